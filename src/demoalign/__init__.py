@@ -1,0 +1,1 @@
+"""demoalign: align language models from demonstrations alone."""

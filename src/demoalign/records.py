@@ -1,0 +1,161 @@
+"""The records that pass between stages, and their form on disk (one JSON object a line).
+
+All are frozen. A missing number is ``None`` and never 0. Example of a stored rollout::
+
+    {"id": "p7/sft/3", "prompt_id": "p7", "index": 3, "completion": " Turn it off.",
+     "token_ids": [12, 40, 7, 2], "logprob": -3.21, "finish_reason": "stop",
+     "policy": "sft", "seed": 0}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from demoalign.errors import StoreError
+
+Message = Mapping[str, str]
+Prompt = str | list[dict[str, str]]
+"""A prompt is plain text, or chat messages ``[{"role": ..., "content": ...}, ...]``."""
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt with one good answer.
+
+    Attributes:
+        id: unique within a data set and stable between runs.
+        prompt: text or chat messages.
+        completion: the answer's text, without any end-of-sequence marker.
+        meta: anything else the source's row carried.
+    """
+
+    id: str
+    prompt: Prompt
+    completion: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A prompt with a preferred and a dispreferred answer."""
+
+    id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One completion sampled from a policy.
+
+    Attributes:
+        id: ``prompt_id/policy/index``; index ``greedy`` for deterministic decoding.
+        prompt_id: the demonstration whose prompt was answered.
+        index: number of the sample for this prompt, from 0; -1 for greedy.
+        completion: the text, without the end-of-sequence token.
+        token_ids: sampled ids; the last one is the end-of-sequence token if ``stop``.
+        logprob: sum over ``token_ids`` of log-probability (nats) under the policy itself,
+            at temperature 1 and without truncation, whatever was used to sample.
+        finish_reason: ``stop`` (the policy ended) or ``length`` (cut at max_new_tokens).
+        policy: name of the policy (``initial``, ``sft``, ...).
+        seed: the run's seed.
+    """
+
+    id: str
+    prompt_id: str
+    index: int
+    completion: str
+    token_ids: list[int]
+    logprob: float
+    finish_reason: FinishReason
+    policy: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One reward of one rollout (or demonstration); ``value`` is None if unscored."""
+
+    rollout_id: str
+    reward_model: str
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured number of ``results.json``.
+
+    Attributes:
+        metric: what was measured, such as ``golden_reward``.
+        policy: whose completions.
+        selector: ``none`` for plain samples, ``greedy`` for deterministic decoding, else the
+            reward model or baseline that chose among ``n``.
+        n: completions per prompt that the selector chose from.
+        value: the number, or None with ``reason``.
+        ci95: 95 % interval, or None.
+        count: units averaged over (prompts, or pairs).
+        seed: the run's seed.
+        unit: what ``value`` is in.
+        against: for paired comparisons, ``policy/selector/n`` of the other side.
+        reason: why ``value`` is None.
+    """
+
+    metric: str
+    policy: str
+    selector: str
+    n: int
+    value: float | None
+    ci95: tuple[float, float] | None
+    count: int
+    seed: int
+    unit: str
+    against: str | None = None
+    reason: str | None = None
+
+
+Record = TypeVar("Record", Demonstration, Preference, Rollout, Score, Metric)
+
+
+def to_line(record: Demonstration | Preference | Rollout | Score | Metric) -> str:
+    """One line of JSON (UTF-8, no newline) that holds the record."""
+    return json.dumps(dataclasses.asdict(record), ensure_ascii=False, allow_nan=False)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records to ``path``, one JSON object a line, whole or not at all; return how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as stream:
+        for record in records:
+            stream.write(to_line(record) + "\n")
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """Read a file that `write_records` wrote.
+
+    Raises:
+        StoreError: a line is not a JSON object with exactly the record's fields.
+    """
+    records = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                records.append(kind(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise StoreError(
+                    f"{path}:{number}: expected a {kind.__name__} object, found {line[:80]!r} "
+                    f"({error}). Delete the file's folder to have its stage run again."
+                ) from error
+    return records

@@ -1,0 +1,3 @@
+"""The package's version, on its own so that nothing heavy is imported to read it."""
+
+__version__ = "0.1.0"
