@@ -1,0 +1,218 @@
+"""`RunResults` -> the page's charts, each with its title, caption and, if absent, its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from demoalign.records import Metric
+from demoalign.report import figures
+from demoalign.report.figures import Bar, Look, Point, Series
+from demoalign.report.read import SOURCES, RunResults, SourceRewards
+from demoalign.report.verdict import main_n, reward_models_of, selectors_of
+from demoalign.report.words import policy_name, write, write_list, write_measured
+
+MARKS_PER_SOURCE = 200
+GOLDEN = "Golden reward, normalised (initial 0, demonstrations 1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing with its words; ``svg`` is None where there is nothing to draw, and ``caption``
+    then says why.
+    """
+
+    title: str
+    caption: str
+    svg: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RewardCharts:
+    """The charts of one reward model."""
+
+    model: str
+    histogram: Chart
+    length: Chart
+
+
+def looks(run: RunResults) -> Mapping[str, Look]:
+    """The look of every selector in the run."""
+    return figures.looks_of(selectors_of(run))
+
+
+def swatches(run: RunResults) -> Mapping[str, str]:
+    """Selector -> its legend mark, as SVG."""
+    return {
+        name: figures.swatch(f"swatch{place}", look)
+        for place, (name, look) in enumerate(looks(run).items())
+    }
+
+
+def _point(x: float, metric: Metric) -> Point:
+    assert metric.value is not None
+    return Point(x, metric.value, metric.ci95)
+
+
+def policies(run: RunResults) -> Chart:
+    """Mean golden reward of the policies, the demonstrations and best-of-N (the paper's Fig. 3)."""
+    title, n, look_of = "Golden reward by policy", main_n(run), looks(run)
+    wanted = [
+        ("Initial policy", "initial", run.find("golden_reward", "initial", "none")),
+        ("SFT, sampled", "sft", run.find("golden_reward", "sft", "none")),
+        ("SFT, greedy", "sft", run.find("golden_reward", "sft", "greedy")),
+        ("Demonstrations", "demonstrations", run.find("golden_reward", "demonstrations", "none")),
+    ]
+    for name in selectors_of(run) if n is not None else ():
+        found = run.find("golden_reward", "sft", name, n or 1)
+        wanted.append((name, look_of[name].colour, found))
+    bars = [
+        Bar(label, _point(0, m), colour, write(m.value))
+        for label, colour, m in wanted
+        if m is not None and m.value is not None
+    ]
+    if not bars:
+        return Chart(title, "Not measured: the run holds no golden reward.")
+    spoken = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
+    svg = figures.bar_chart("policies", f"{title}: {spoken}.", bars, "Mean golden reward")
+    caption = "Means over prompts; whiskers are 95 % intervals."
+    return Chart(title, caption if n is None else f"{caption} Selectors choose among n = {n}.", svg)
+
+
+def kl_by_n(run: RunResults) -> Mapping[int, float]:
+    """The stored upper bound on KL(best-of-n || SFT policy) in nats."""
+    return {m.n: m.value for m in run.curve("kl_bound", "none") if m.value is not None}
+
+
+def _curve(run: RunResults, metric: str, kl: Mapping[int, float] | None) -> list[Series]:
+    found = []
+    for name in selectors_of(run):
+        points = tuple(
+            _point(m.n if kl is None else kl[m.n], m)
+            for m in run.curve(metric, name)
+            if kl is None or m.n in kl
+        )
+        if points:
+            found.append(Series(name, points))
+    return found
+
+
+def _references(run: RunResults, metric: str) -> dict[str, float]:
+    wanted = {
+        "demos": run.find(metric, "demonstrations", "none"),
+        "greedy": run.find(metric, "sft", "greedy"),
+        "samples": run.find(metric, "sft", "none"),
+    }
+    return {label: m.value for label, m in wanted.items() if m is not None and m.value is not None}
+
+
+def _line(
+    run: RunResults, chart: str, metric: str, title: str, *, by_kl: bool, percent: bool = False,
+    references: Mapping[str, float] | None = None,
+) -> Chart:  # fmt: skip
+    kl = kl_by_n(run) if by_kl else None
+    series = _curve(run, metric, kl)
+    if not series:
+        reasons = {m.reason for m in run.metrics if m.metric == metric and m.reason}
+        why = "; ".join(sorted(reasons)) or f"{metric} is not in evaluation/results.json"
+        return Chart(title, f"Not measured: {why}.")
+    axis = "upper bound on KL from the SFT policy (nats)" if by_kl else "n (candidates per prompt)"
+    style = "percent" if percent else "number"
+    spoken = "; ".join(
+        f"{s.name} from {write(s.points[0].value, style)} to {write(s.points[-1].value, style)}"
+        for s in series
+    )
+    svg = figures.line_chart(
+        f"{chart}-{'kl' if by_kl else 'n'}", f"{title} by {axis}: {spoken}.", series, looks(run),
+        x_label=axis, y_label="", log2=not by_kl, percent=percent, references=references,
+    )  # fmt: skip
+    lines = f" Dashed: {write_list(list(references))}." if references else ""
+    return Chart(title, f"Lines are means over prompts, bands 95 % intervals.{lines}", svg)
+
+
+def golden_curve(run: RunResults, *, by_kl: bool) -> Chart:
+    """Golden reward of the chosen completion (the paper's Fig. 4)."""
+    metric, title = "golden_reward_normalised", GOLDEN
+    if not _curve(run, metric, None):
+        metric, title = "golden_reward", "Golden reward"
+    return _line(run, "golden", metric, title, by_kl=by_kl, references=_references(run, metric))
+
+
+def win_curve(run: RunResults, *, by_kl: bool) -> Chart:
+    """Share of prompts on which the chosen completion beats the greedy one."""
+    return _line(
+        run, "wins", "win_rate_over_greedy", "Win rate over greedy decoding", by_kl=by_kl,
+        percent=True, references={"even": 0.5},
+    )  # fmt: skip
+
+
+def proxy_charts(run: RunResults) -> list[Chart]:
+    """Each reward model's own reward by n: scales differ, so each has its own chart."""
+    found = []
+    for place, name in enumerate(reward_models_of(run)):
+        points = tuple(_point(m.n, m) for m in run.curve("proxy_reward", name))
+        if len(points) > 1:
+            first, last = points[0], points[-1]
+            svg = figures.line_chart(
+                f"proxy{place}",
+                f"Own reward of {name} from {write(first.value)} to {write(last.value)}.",
+                [Series(name, points)], looks(run),
+                x_label="n (candidates per prompt)", y_label="", log2=True,
+            )  # fmt: skip
+            found.append(Chart(name, "", svg))
+    return found
+
+
+def reward_charts(run: RunResults) -> list[RewardCharts]:
+    """Histograms by source, and reward against length, of every reward model."""
+    return [
+        RewardCharts(
+            name,
+            _histogram(f"hist{place}", name, run.rewards.get(name, {})),
+            _length(f"length{place}", name, run),
+        )
+        for place, name in enumerate(reward_models_of(run))
+    ]
+
+
+def _in_order(sources: Mapping[str, SourceRewards]) -> list[str]:
+    rank = {source: place for place, source in enumerate(SOURCES)}
+    return sorted(sources, key=lambda source: (rank.get(source, len(rank)), source))
+
+
+def _histogram(chart: str, name: str, sources: Mapping[str, SourceRewards]) -> Chart:
+    title = "Rewards by source"
+    if not sources:
+        return Chart(title, "Not measured: no rewards in evaluation/rewards.json.")
+    means = [
+        f"{policy_name(source)} mean {write(sum(rows.values) / len(rows.values))} "
+        f"over {len(rows.values)}"
+        for source in _in_order(sources)
+        for rows in (sources[source],)
+    ]
+    values = {source: sources[source].values for source in _in_order(sources)}
+    svg = figures.histogram(chart, f"{title}, {name}: {'; '.join(means)}.", values, "Reward")
+    return Chart(title, f"Share of completions. {'; '.join(means)}.", svg)
+
+
+def _length(chart: str, name: str, run: RunResults) -> Chart:
+    title = "Reward against length"
+    points = {}
+    sources = run.rewards.get(name, {})
+    for source in _in_order(sources):
+        rows = sources[source]
+        pairs = [(t, v) for t, v in zip(rows.tokens, rows.values, strict=True) if t is not None]
+        step = -(-len(pairs) // MARKS_PER_SOURCE)
+        if pairs:
+            points[source] = pairs[::step]
+    if not points:
+        return Chart(title, "Not measured: no lengths in evaluation/rewards.json.")
+    found = run.find("length_correlation", "sft", name)
+    if found is not None and found.value is not None:
+        said = f"Rank correlation within a prompt: {write_measured(found, 'signed')}."
+    else:
+        reason = found.reason if found is not None and found.reason else "it is not stored"
+        said = f"Rank correlation within a prompt: not measured ({reason})."
+    marks = f"At most {MARKS_PER_SOURCE} completions of each source are drawn."
+    svg = figures.scatter(chart, f"{title}, {name}. {said}", points, "Tokens", "Reward")
+    return Chart(title, f"{said} {marks}", svg)

@@ -1,0 +1,227 @@
+"""Metrics -> the sentences a reader takes away. Pure.
+
+The headline is about one reward model at one n, both fixed by the recipe and never picked by
+their result: the model whose sources the recipe names (else the first known one), at the
+measured n nearest to 16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from demoalign.records import Metric
+from demoalign.report.read import RunResults
+from demoalign.report.stored import mapping_of, text_of
+from demoalign.report.words import (
+    BASELINES,
+    in_order,
+    kind_of,
+    write,
+    write_interval,
+    write_measured,
+)
+
+Tone = Literal["better", "worse", "unclear", "hacked", "unmeasured"]
+HEADLINE_N = 16
+SHORT_SOURCES = {"initial": "init", "demonstrations": "demo"}
+OTHERS = {
+    "sft/none/1": "the SFT policy's plain samples",
+    "sft/greedy/1": "the SFT policy's greedy decoding",
+    "demonstrations/none/1": "the demonstrations",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The headline, what qualifies it, and what should worry the reader."""
+
+    tone: Tone
+    headline: str
+    details: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def selectors_of(run: RunResults) -> list[str]:
+    """Every reward model and baseline the run holds anything about, in reading order."""
+    return in_order({m.selector for m in run.metrics} | set(run.rewards))
+
+
+def reward_models_of(run: RunResults) -> list[str]:
+    """The selectors that were learned."""
+    return [name for name in selectors_of(run) if kind_of(name) == "reward model"]
+
+
+def measured_ns(run: RunResults) -> list[int]:
+    """Every n > 1 at which some selector has a value."""
+    return sorted({m.n for m in run.metrics if m.n > 1 and m.selector not in ("none", "greedy")})
+
+
+def main_n(run: RunResults) -> int | None:
+    """The measured n nearest to 16 (in log n), or None."""
+    ns = measured_ns(run)
+    return min(ns, key=lambda n: (abs(math.log(n / HEADLINE_N)), n)) if ns else None
+
+
+def main_reward_model(run: RunResults) -> str | None:
+    """The reward model of the recipe's sources; else the first one in reading order."""
+    reward = mapping_of(run.recipe.get("reward"))
+    sides = [text_of(reward.get(side)) for side in ("negatives", "positives")]
+    named = "-".join(SHORT_SOURCES.get(side, side) for side in sides)
+    models = reward_models_of(run)
+    return named if named in models else models[0] if models else None
+
+
+def give_verdict(run: RunResults) -> Verdict:
+    """The run's verdict, from paired differences and their 95 % intervals alone."""
+    n, model = main_n(run), main_reward_model(run)
+    warnings = tuple(_warnings(run))
+    if not run.has_golden:
+        return Verdict("unmeasured", _without_golden(run), tuple(_proxies(run, model)), warnings)
+    found = None
+    if n is not None and model is not None:
+        found = run.find("golden_reward_difference", "sft", model, n, "sft/none/1")
+    if found is None or found.value is None:
+        why = f" ({found.reason})" if found is not None and found.reason else ""
+        headline = f"Whether best-of-N beats the SFT policy's plain samples was not measured{why}."
+        return Verdict("unmeasured", headline, tuple(_proxies(run, model)), warnings)
+    tone, headline = compare(found)
+    if tone != "worse" and _is_hacked(run, found.selector):
+        tone = "hacked"
+    details = [*_other_comparisons(run, found.selector, found.n), *_baseline(run, found)]
+    return Verdict(tone, headline, tuple(details), warnings)
+
+
+def compare(difference: Metric) -> tuple[Tone, str]:
+    """Say one paired difference in a sentence; it is told only if its interval excludes 0."""
+    assert difference.value is not None
+    value, interval = difference.value, difference.ci95
+    subject = f"best of {difference.n} under {difference.selector}"
+    other = OTHERS.get(difference.against or "", difference.against or "the other side")
+    paired = f"paired over {difference.count} prompts" if difference.count else "paired by prompt"
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        spread = write_interval(interval, "signed") or "with no interval stored"
+        return "unclear", (
+            f"No difference can be told between {subject} and {other}: "
+            f"{write(value, 'signed')} {spread} golden reward, {paired}."
+        )
+    better = interval[0] > 0
+    low, high = sorted(abs(bound) for bound in interval)
+    size = f"{write(abs(value))} [{write(low)}, {write(high)}] golden reward"
+    subject = subject[0].upper() + subject[1:]
+    if better:
+        return "better", f"{subject} beats {other} by {size}, {paired}."
+    return "worse", f"{subject} falls below {other} by {size}, {paired}."
+
+
+def _without_golden(run: RunResults) -> str:
+    reasons = [m.reason for m in run.metrics if m.metric == "golden_reward" and m.reason]
+    why = f" ({reasons[0]})" if reasons else ""
+    return (
+        f"No golden reward was measured{why}, so this run cannot say whether answers became "
+        "better, only what its reward models prefer."
+    )
+
+
+def _proxies(run: RunResults, model: str | None) -> list[str]:
+    if model is None:
+        return ["No reward model was evaluated."]
+    said = []
+    accuracy = run.find("heldout_accuracy", "none", model)
+    if accuracy is not None and accuracy.value is not None:
+        said.append(
+            f"On held-out comparisons {model} prefers the positive in "
+            f"{write_measured(accuracy, 'percent')} of {accuracy.count} pairs."
+        )
+    curve = run.curve("proxy_reward", model)
+    if len(curve) > 1:
+        said.append(
+            f"Its own reward goes from {write_measured(curve[0])} at n = {curve[0].n} to "
+            f"{write_measured(curve[-1])} at n = {curve[-1].n}; "
+            "that rise is by construction and proves nothing."
+        )
+    return said
+
+
+def _other_comparisons(run: RunResults, model: str, n: int) -> list[str]:
+    said = []
+    for against in ("sft/greedy/1", "demonstrations/none/1"):
+        found = run.find("golden_reward_difference", "sft", model, n, against)
+        if found is not None and found.value is not None:
+            said.append(compare(found)[1])
+    for other in reward_models_of(run):
+        found = run.find("golden_reward_difference", "sft", other, n, "sft/none/1")
+        if other != model and found is not None and found.value is not None:
+            said.append(compare(found)[1])
+    return said
+
+
+def _baseline(run: RunResults, found: Metric) -> list[str]:
+    """How the best cheap selector did at the same n: the bar a reward model has to clear."""
+    rows = [
+        m
+        for name in BASELINES
+        if (m := run.find("golden_reward_difference", "sft", name, found.n, "sft/none/1"))
+        and m.value is not None
+    ]
+    if not rows or found.value is None:
+        return []
+    best = max(rows, key=lambda m: m.value if m.value is not None else -math.inf)
+    text = (
+        f"The best cheap selector at the same n, {best.selector}, gains "
+        f"{write_measured(best, 'signed')} over plain samples"
+    )
+    apart = best.ci95 and found.ci95 and best.ci95[1] < found.ci95[0]
+    if apart:
+        return [f"{text}; {found.selector}'s interval lies wholly above it."]
+    return [f"{text}; {found.selector} is not clearly above it, so training it may not have paid."]
+
+
+def _is_hacked(run: RunResults, model: str) -> bool:
+    differences = run.curve("golden_reward_difference", model, "sft/none/1")
+    return bool(differences) and _below(differences[-1].ci95)
+
+
+def _below(interval: tuple[float, float] | None) -> bool:
+    return interval is not None and interval[1] < 0
+
+
+def _warnings(run: RunResults) -> list[str]:
+    said = []
+    for model in reward_models_of(run):
+        if _is_hacked(run, model):
+            last = run.curve("golden_reward_difference", model, "sft/none/1")[-1]
+            proxy = run.curve("proxy_reward", model)
+            rose = len(proxy) > 1 and (proxy[-1].value or 0) > (proxy[0].value or 0)
+            tail = ", while the reward it was chosen for kept rising" if rose else ""
+            said.append(f"Hacked: {compare(last)[1].rstrip('.')}{tail}.")
+        elif (text := _past_its_peak(run.curve("golden_reward", model))) is not None:
+            said.append(f"Over-optimised: {model} {text}")
+        length = run.find("length_correlation", "sft", model)
+        if length is not None and length.value is not None and abs(length.value) >= 0.5:
+            said.append(
+                f"Length: within a prompt, {model}'s reward follows length with a rank "
+                f"correlation of {write_measured(length, 'signed')}; it may reward length itself."
+            )
+    cut = run.find("truncated_fraction", "sft", "none")
+    if cut is not None and cut.value is not None and cut.value >= 0.1:
+        said.append(
+            f"Truncation: {write(cut.value, 'percent')} of the SFT policy's samples were cut at "
+            "the token limit; their rewards are those of unfinished answers."
+        )
+    return said
+
+
+def _past_its_peak(curve: Sequence[Metric]) -> str | None:
+    """Golden reward at the largest n clearly below its own peak at a smaller n."""
+    if len(curve) < 3:
+        return None
+    peak, last = max(curve, key=lambda m: (m.value or 0, -m.n)), curve[-1]
+    if peak.ci95 is None or last.ci95 is None or last.ci95[1] >= peak.ci95[0]:
+        return None
+    return (
+        f"peaks at n = {peak.n} with {write_measured(peak)} golden reward and is down to "
+        f"{write_measured(last)} at n = {last.n}; choose the smaller n."
+    )
