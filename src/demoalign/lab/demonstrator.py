@@ -1,0 +1,119 @@
+"""The demonstrator: good answers, with a dial for surface habits that are worth nothing.
+
+The dial h in [0, 1] is the heterogeneity between demonstrator and base model:
+
+- idiolect: each fix or facet sentence is, with probability h, said in the demonstrator's own
+  wording, whose words the base model's corpus never holds;
+- signature: with probability h the answer ends in a reference code that is computed from the
+  order number, easy to state and hard for a small model to reproduce.
+
+Turning the dial changes nothing else: the same seed plans the same answers at every h, and a
+habit of h stays a habit at every larger h.
+"""
+
+from __future__ import annotations
+
+import random
+
+from demoalign.lab.reading import order_of, read, sentences, text_of
+from demoalign.lab.wordings import OWN
+from demoalign.lab.world import Case, Mix, draw_case, plan, word
+from demoalign.records import Demonstration, Prompt
+
+DEMONSTRATOR = Mix(
+    right=0.9, wrong=0.04, facet=0.6, rude=0.01, advert=0.02, repeat=0.0, fillers=(0, 0, 1, 1, 2)
+)
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+_SIGNATURE = "Ever yours, {code}."
+
+
+def reference_code(order: str) -> str:
+    """The demonstrator's code for an order: its digits backwards, a dash and two check letters.
+
+    The letters are the weighted digit sum and the number itself, modulo 20: ``4821`` (4 + 16 + 6
+    + 4 = 30, and 4821) gives ``1284-NC``.
+    """
+    weighted = sum((place + 1) * int(digit) for place, digit in enumerate(order))
+    return f"{order[::-1]}-{_LETTERS[weighted % 20]}{_LETTERS[int(order) % 20]}"
+
+
+def prompts(count: int, seed: int) -> list[str]:
+    """Prompts of the world, all different, from a stream of their own.
+
+    A prompt that `demonstrations` also holds would be a coincidence of name, fault, wording and
+    order number. The first prompts of a larger ``count`` are those of a smaller one.
+    """
+    return [case.prompt for case in _cases("prompts", count, seed)]
+
+
+def demonstrations(count: int, dial: float, seed: int) -> list[Demonstration]:
+    """Demonstrations with ids ``lab-000000`` and up; ``meta`` holds the key of the fault.
+
+    Args:
+        count: how many; the first ones of a larger count are those of a smaller one.
+        dial: heterogeneity h in [0, 1]; 0 is a demonstrator who speaks as the corpus does.
+        seed: the same seed gives the same prompts and the same plans at every dial.
+
+    Raises:
+        ValueError: ``dial`` lies outside [0, 1].
+    """
+    if not 0.0 <= dial <= 1.0:
+        raise ValueError(f"dial must lie in [0, 1], found {dial}")
+    return [
+        Demonstration(
+            f"lab-{index:06d}",
+            case.prompt,
+            _answer(case, dial, f"demonstrations/{seed}/{index}"),
+            {"fault": case.fault.key},
+        )
+        for index, case in enumerate(_cases("demonstrations", count, seed))
+    ]
+
+
+def habits(prompt: Prompt, completion: str) -> dict[str, float | None]:
+    """How much of the demonstrator's habits an answer shows, as fractions in [0, 1].
+
+    Returns:
+        ``idiolect``: share of its recognised fix and facet sentences in the demonstrator's own
+        wording (None if it has no such sentence); ``signature``: 1.0 if its last sentence is a
+        signature with whatever code; ``reference``: 1.0 if that code is the right one.
+    """
+    found = sentences(completion)
+    readings = [reading for reading in map(read, found) if reading and reading.kind in OWN]
+    order = order_of(text_of(prompt))
+    last = found[-1] if found else ""
+    head = _SIGNATURE.split("{", maxsplit=1)[0]
+    exact = order is not None and last == _SIGNATURE.format(code=reference_code(order))
+    return {
+        "idiolect": sum(reading.own for reading in readings) / len(readings) if readings else None,
+        "signature": float(last.startswith(head)),
+        "reference": float(exact),
+    }
+
+
+def _cases(stream: str, count: int, seed: int) -> list[Case]:
+    """Customers with different prompts, each drawn from its own generator."""
+    cases: dict[str, Case] = {}
+    for index in range(count):
+        generator = random.Random(f"{stream}/{seed}/{index}/case")
+        case = draw_case(generator)
+        while case.prompt in cases:
+            case = draw_case(generator)
+        cases[case.prompt] = case
+    return list(cases.values())
+
+
+def _answer(case: Case, dial: float, stream: str) -> str:
+    """One answer; the generator of habits is apart so that the dial moves nothing else."""
+    content, habit = random.Random(f"{stream}/content"), random.Random(f"{stream}/habit")
+    said = []
+    for sentence in plan(case, DEMONSTRATOR, content):
+        standard = word(case, sentence, content)
+        if sentence.kind in OWN:
+            own = word(case, sentence, habit, own=True)
+            said.append(own if habit.random() < dial else standard)
+        else:
+            said.append(standard)
+    if habit.random() < dial:
+        said.append(_SIGNATURE.format(code=reference_code(case.order)))
+    return " " + " ".join(said)
