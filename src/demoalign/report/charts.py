@@ -9,8 +9,9 @@ from demoalign.records import Metric
 from demoalign.report import figures
 from demoalign.report.figures import Bar, Look, Point, Series
 from demoalign.report.read import SOURCES, RunResults, SourceRewards
+from demoalign.report.tables import PLAIN_ROWS
 from demoalign.report.verdict import main_n, reward_models_of, selectors_of
-from demoalign.report.words import policy_name, write, write_list, write_measured
+from demoalign.report.words import Style, kind_of, policy_name, write, write_list, write_measured
 
 MARKS_PER_SOURCE = 200
 GOLDEN = "Golden reward, normalised (initial 0, demonstrations 1)"
@@ -56,27 +57,51 @@ def _point(x: float, metric: Metric) -> Point:
 
 def policies(run: RunResults) -> Chart:
     """Mean golden reward of the policies, the demonstrations and best-of-N (the paper's Fig. 3)."""
-    title, n, look_of = "Golden reward by policy", main_n(run), looks(run)
-    wanted = [
-        ("Initial policy", "initial", run.find("golden_reward", "initial", "none")),
-        ("SFT, sampled", "sft", run.find("golden_reward", "sft", "none")),
-        ("SFT, greedy", "sft", run.find("golden_reward", "sft", "greedy")),
-        ("Demonstrations", "demonstrations", run.find("golden_reward", "demonstrations", "none")),
+    title, n = "Golden reward by policy", main_n(run)
+    plain = [
+        _bar(label, run.find("golden_reward", policy, selector), "policy")
+        for policy, selector, label in PLAIN_ROWS
     ]
-    for name in selectors_of(run) if n is not None else ():
-        found = run.find("golden_reward", "sft", name, n or 1)
-        wanted.append((name, look_of[name].colour, found))
-    bars = [
-        Bar(label, _point(0, m), colour, write(m.value))
-        for label, colour, m in wanted
-        if m is not None and m.value is not None
-    ]
+    chosen = _selector_bars(run, "golden_reward", None)
+    groups = [[bar for bar in plain if bar is not None], *chosen]
+    bars = [bar for group in groups for bar in group]
     if not bars:
         return Chart(title, "Not measured: the run holds no golden reward.")
     spoken = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
-    svg = figures.bar_chart("policies", f"{title}: {spoken}.", bars, "Mean golden reward")
+    svg = figures.bar_chart("policies", f"{title}: {spoken}.", groups, "Mean golden reward")
     caption = "Means over prompts; whiskers are 95 % intervals."
     return Chart(title, caption if n is None else f"{caption} Selectors choose among n = {n}.", svg)
+
+
+def gains(run: RunResults) -> Chart:
+    """Paired difference of every selector to the SFT policy's plain samples."""
+    title = "Gain over the SFT policy's plain samples"
+    groups = _selector_bars(run, "golden_reward_difference", "sft/none/1")
+    bars = [bar for group in groups for bar in group]
+    if not bars:
+        return Chart(title, "Not measured: the run holds no paired golden differences.")
+    spoken = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
+    svg = figures.forest("gains", f"{title}: {spoken}.", groups, "Difference in golden reward")
+    caption = f"Paired by prompt at n = {main_n(run)}, with 95 % intervals; left of 0 is worse."
+    return Chart(title, caption, svg)
+
+
+def _bar(label: str, metric: Metric | None, colour: str) -> Bar | None:
+    if metric is None or metric.value is None:
+        return None
+    return Bar(label, _point(0, metric), colour, write(metric.value))
+
+
+def _selector_bars(run: RunResults, metric: str, against: str | None) -> list[list[Bar]]:
+    """Bars at the headline's n: reward models, then baselines with the upper bound."""
+    n, look_of = main_n(run), looks(run)
+    learned: list[Bar] = []
+    fixed: list[Bar] = []
+    for name in selectors_of(run) if n is not None else ():
+        bar = _bar(name, run.find(metric, "sft", name, n or 1, against), look_of[name].colour)
+        if bar is not None:
+            (learned if kind_of(name) == "reward model" else fixed).append(bar)
+    return [learned, fixed]
 
 
 def kl_by_n(run: RunResults) -> Mapping[int, float]:
@@ -117,14 +142,14 @@ def _line(
         why = "; ".join(sorted(reasons)) or f"{metric} is not in evaluation/results.json"
         return Chart(title, f"Not measured: {why}.")
     axis = "upper bound on KL from the SFT policy (nats)" if by_kl else "n (candidates per prompt)"
-    style = "percent" if percent else "number"
+    style: Style = "percent" if percent else "number"
     spoken = "; ".join(
         f"{s.name} from {write(s.points[0].value, style)} to {write(s.points[-1].value, style)}"
         for s in series
     )
     svg = figures.line_chart(
         f"{chart}-{'kl' if by_kl else 'n'}", f"{title} by {axis}: {spoken}.", series, looks(run),
-        x_label=axis, y_label="", log2=not by_kl, percent=percent, references=references,
+        x_label=axis, log2=not by_kl, percent=percent, references=references,
     )  # fmt: skip
     lines = f" Dashed: {write_list(list(references))}." if references else ""
     return Chart(title, f"Lines are means over prompts, bands 95 % intervals.{lines}", svg)
@@ -157,7 +182,7 @@ def proxy_charts(run: RunResults) -> list[Chart]:
                 f"proxy{place}",
                 f"Own reward of {name} from {write(first.value)} to {write(last.value)}.",
                 [Series(name, points)], looks(run),
-                x_label="n (candidates per prompt)", y_label="", log2=True,
+                x_label="n", log2=True, small=True,
             )  # fmt: skip
             found.append(Chart(name, "", svg))
     return found

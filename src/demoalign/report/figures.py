@@ -24,8 +24,8 @@ WIDTH = 4.6
 """Inches; at 72 units an inch a chart is about as wide as a phone, so its text never shrinks."""
 
 VARIABLES = {
-    "ink": "#010001", "muted": "#010002", "grid": "#010003", "accent": "#010004",
-    "paper": "#010005", "initial": "#010011", "sft": "#010012", "demonstrations": "#010013",
+    "ink": "#010001", "muted": "#010002", "grid": "#010003", "policy": "#010004",
+    "initial": "#010011", "sft": "#010012", "demonstrations": "#010013",
     "s0": "#010020", "s1": "#010021", "s2": "#010022", "s3": "#010023", "s4": "#010024",
     "s5": "#010025", "base": "#010030", "oracle": "#010031",
 }  # fmt: skip
@@ -106,7 +106,7 @@ def looks_of(selectors: Sequence[str]) -> Mapping[str, Look]:
 
 def line_chart(
     chart: str, description: str, series: Sequence[Series], looks: Mapping[str, Look], *,
-    x_label: str, y_label: str, log2: bool = False, percent: bool = False,
+    x_label: str, log2: bool = False, percent: bool = False, small: bool = False,
     references: Mapping[str, float] | None = None,
 ) -> str:  # fmt: skip
     """Lines with 95 % bands, and named horizontal reference lines.
@@ -117,13 +117,13 @@ def line_chart(
         series: the lines; each name must be in ``looks``.
         looks: from `looks_of`.
         x_label: of the x axis.
-        y_label: of the y axis, written above the plot.
         log2: whether x is spaced by log2 (and ticked at its own values).
         percent: whether y is a fraction shown in per cent.
+        small: whether the chart stands among several in a row.
         references: label -> height of the dashed lines.
     """
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": chart}):
-        figure, axes = _axes(3.15)
+        figure, axes = _axes(1.9, 2.75) if small else _axes(3.15)
         for line in series:
             look = looks[line.name]
             colour = VARIABLES[look.colour]
@@ -147,7 +147,6 @@ def line_chart(
         if percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f}%")
         axes.set_xlabel(x_label)
-        axes.set_title(y_label, loc="left", fontsize=9.5, color=VARIABLES["muted"])
         return _svg(figure, chart, description)
 
 
@@ -165,26 +164,52 @@ def _label_references(axes: mpl.axes.Axes, references: Mapping[str, float]) -> N
     axes.set_ylim(low, high)
 
 
-def bar_chart(chart: str, description: str, bars: Sequence[Bar], x_label: str) -> str:
-    """Horizontal bars from 0 with interval whiskers, first bar on top, values written out."""
+def bar_chart(chart: str, description: str, groups: Sequence[Sequence[Bar]], x_label: str) -> str:
+    """Horizontal bars from 0 with interval whiskers, values written out, a gap between groups."""
     with mpl.rc_context({**SETTINGS, "axes.grid.axis": "x", "svg.hashsalt": chart}):
-        figure, axes = _axes(0.75 + 0.3 * len(bars))
-        ends = []
-        for row, bar in enumerate(bars):
-            value, interval = bar.point.value, bar.point.interval
-            axes.barh(row, value, height=0.66, color=VARIABLES[bar.colour], alpha=0.85)
-            if interval:
-                axes.plot(interval, (row, row), color=VARIABLES["ink"], lw=1.4)
-            ends.append(max(0.0, value, *(interval or (value,))))
-        span = max(ends) - min(0.0, *(b.point.value for b in bars))
-        for row, (bar, end) in enumerate(zip(bars, ends, strict=True)):
-            axes.text(end + 0.015 * (span or 1), row, bar.text, va="center", fontsize=9)
-        axes.axvline(0, color=VARIABLES["muted"], lw=1)
-        axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-        axes.set_xlim(right=max(ends) + 0.14 * (span or 1))
-        axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.set_xlabel(x_label)
+        rows = _rows(groups)
+        figure, axes = _axes(0.75 + 0.27 * (rows[-1][0] + 1))
+        ends = [max(0.0, b.point.value, *(b.point.interval or ())) for _, b in rows]
+        starts = [min(0.0, b.point.value, *(b.point.interval or ())) for _, b in rows]
+        span = max(ends) - min(starts) or 1.0
+        for (row, bar), end in zip(rows, ends, strict=True):
+            axes.barh(row, bar.point.value, height=0.68, color=VARIABLES[bar.colour], alpha=0.85)
+            if bar.point.interval:
+                axes.plot(bar.point.interval, (row, row), color=VARIABLES["ink"], lw=1.4)
+            axes.text(end + 0.015 * span, row, bar.text, va="center", fontsize=9)
+        axes.set_xlim(
+            min(starts) - (0.03 * span if min(starts) < 0 else 0), max(ends) + 0.13 * span
+        )
+        _finish_rows(axes, rows, x_label)
         return _svg(figure, chart, description)
+
+
+def forest(chart: str, description: str, groups: Sequence[Sequence[Bar]], x_label: str) -> str:
+    """A dot with its interval in each row, against a line at 0 (no difference)."""
+    with mpl.rc_context({**SETTINGS, "axes.grid.axis": "x", "svg.hashsalt": chart}):
+        rows = _rows(groups)
+        figure, axes = _axes(0.75 + 0.27 * (rows[-1][0] + 1))
+        for row, bar in rows:
+            colour = VARIABLES[bar.colour]
+            if bar.point.interval:
+                axes.plot(bar.point.interval, (row, row), color=colour, lw=2.6)
+            axes.plot([bar.point.value], [row], "o", color=colour, markersize=7)
+        _finish_rows(axes, rows, x_label)
+        return _svg(figure, chart, description)
+
+
+def _rows(groups: Sequence[Sequence[Bar]]) -> list[tuple[float, Bar]]:
+    """Every bar with its height on the page, half a row between groups."""
+    filled = [group for group in groups if group]
+    bars = [(0.5 * gap, bar) for gap, group in enumerate(filled) for bar in group]
+    return [(row + gap, bar) for row, (gap, bar) in enumerate(bars)]
+
+
+def _finish_rows(axes: mpl.axes.Axes, rows: Sequence[tuple[float, Bar]], x_label: str) -> None:
+    axes.axvline(0, color=VARIABLES["muted"], lw=1)
+    axes.set_yticks([row for row, _ in rows], [bar.label for _, bar in rows])
+    axes.set_ylim(rows[-1][0] + 0.6, -0.6)
+    axes.set_xlabel(x_label)
 
 
 def histogram(
@@ -237,8 +262,8 @@ def swatch(chart: str, look: Look) -> str:
         return _svg(figure, chart, "")
 
 
-def _axes(height: float) -> tuple[Figure, mpl.axes.Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def _axes(height: float, width: float = WIDTH) -> tuple[Figure, mpl.axes.Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 

@@ -16,7 +16,6 @@ from demoalign.report import charts, tables
 from demoalign.report.read import Candidate, RunResults, Sample, read_run
 from demoalign.report.verdict import give_verdict, main_n, main_reward_model
 from demoalign.report.words import (
-    BASELINES,
     in_order,
     policy_name,
     stage_name,
@@ -77,13 +76,10 @@ def render(run: RunResults) -> str:
 
 
 def _words(run: RunResults) -> Mapping[str, object]:
-    models = [name for name in charts.looks(run) if name not in BASELINES]
     prompts = max((m.count for m in run.metrics if m.metric == "golden_reward"), default=0)
     return {
         "verdict": give_verdict(run),
         "n": main_n(run),
-        "model": main_reward_model(run),
-        "models": models,
         "prompts": prompts,
         "tiles": tables.tiles(run),
         "facts": tables.facts(run),
@@ -112,7 +108,7 @@ def _total_seconds(run: RunResults) -> float | None:
 
 def _charts(run: RunResults) -> Mapping[str, object]:
     return {
-        "policies": charts.policies(run),
+        "overview": (charts.policies(run), charts.gains(run)),
         "by_n": (charts.golden_curve(run, by_kl=False), charts.win_curve(run, by_kl=False)),
         "by_kl": (charts.golden_curve(run, by_kl=True), charts.win_curve(run, by_kl=True))
         if charts.kl_by_n(run)
@@ -120,7 +116,6 @@ def _charts(run: RunResults) -> Mapping[str, object]:
         "proxies": charts.proxy_charts(run),
         "rewards": charts.reward_charts(run),
         "swatches": charts.swatches(run),
-        "Markup": Markup,
     }
 
 

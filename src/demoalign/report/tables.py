@@ -12,7 +12,6 @@ from demoalign.report.verdict import (
     main_n,
     main_reward_model,
     measured_ns,
-    reward_models_of,
     selectors_of,
 )
 from demoalign.report.words import (
@@ -252,8 +251,3 @@ def _flat(value: Json, prefix: str) -> Iterator[tuple[str, str]]:
 def seeds_of(run: RunResults) -> list[int]:
     """The seeds of all measured numbers."""
     return sorted({m.seed for m in run.metrics if m.value is not None and m.selector not in PLAIN})
-
-
-def has_reward_models(run: RunResults) -> bool:
-    """Whether there is anything to say about reward models."""
-    return bool(reward_models_of(run))

@@ -21,6 +21,7 @@ from demoalign.report.words import (
     kind_of,
     write,
     write_interval,
+    write_list,
     write_measured,
 )
 
@@ -151,10 +152,13 @@ def _other_comparisons(run: RunResults, model: str, n: int) -> list[str]:
         found = run.find("golden_reward_difference", "sft", model, n, against)
         if found is not None and found.value is not None:
             said.append(compare(found)[1])
+    others = []
     for other in reward_models_of(run):
         found = run.find("golden_reward_difference", "sft", other, n, "sft/none/1")
         if other != model and found is not None and found.value is not None:
-            said.append(compare(found)[1])
+            others.append(f"{other} {write_measured(found, 'signed')}")
+    if others:
+        said.append(f"Other reward models at n = {n}, against plain samples: {write_list(others)}.")
     return said
 
 

@@ -66,11 +66,9 @@ def write(value: float, style: Style = "number") -> str:
         size = abs(value)
         digits = 0 if size >= 1000 else 1 if size >= 100 else 2
         text = f"{value:.{digits}f}"
-        if float(text) == 0 and value != 0:
-            text = f"{value:.1e}"
-        elif float(text) == 0:
-            text = text.lstrip("-")
-        if style == "signed" and not text.startswith("-") and value != 0:
+        if float(text) == 0:
+            text = f"{value:.4f}" if size >= 5e-5 else text.lstrip("-")
+        if style == "signed" and not text.startswith("-") and float(text) != 0:
             text = f"+{text}"
     return text.replace("-", "\u2212")
 
