@@ -48,7 +48,10 @@ def _records(name: str, lines: Iterable[bytes]) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            what = f"must be valid CSV: {error}, found {shorten(readable(''.join(taken)))}"
+            # A quote that is never closed takes the rest of the file with it: say how far.
+            extent = f" (up to line {reader.line_num})" if len(taken) > 1 else ""
+            raw = shorten(readable("".join(taken)))
+            what = f"must be valid CSV: {error}{extent}, found {raw}"
         if header is None:
             header = _header(name, where, cells, what)
         elif cells or what:

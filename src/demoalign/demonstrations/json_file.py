@@ -71,7 +71,7 @@ def _parse_line(decoder: _Decoder, text: str) -> tuple[object, str | None]:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return f"{error.msg.removesuffix(' starting at')} at column {error.colno}"
     return str(error)
 
 
@@ -115,13 +115,9 @@ def _array_rows(name: str, text: str, position: int) -> Iterator[Row]:
             if text[after : after + 1] not in {",", "]"}:
                 raise ValueError("expected ',' or ']' after the object")
         except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            yield Row(
-                where,
-                readable(text[position:].partition("\n")[0]),
-                f"must be valid JSON: {reason}, found {shorten(readable(text[position:]))}; "
-                "what follows was not read",
-            )
+            rest = readable(text[position:])
+            what = f"must be valid JSON: {_reason(error)}, found {shorten(rest)}"
+            yield Row(where, rest.partition("\n")[0], f"{what}; what follows was not read")
             return
         raw = text[position:end]
         what = bad_byte(raw) or what

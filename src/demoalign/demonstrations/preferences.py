@@ -27,7 +27,9 @@ class _Pair:
     own_id: str | None
 
 
-def read_preferences(source: str | Path, *, skip_invalid: bool = False) -> list[Preference]:
+def read_preferences(
+    source: str | Path, *, split: str = "train", skip_invalid: bool = False
+) -> list[Preference]:
     r"""Read pairs of a preferred and a dispreferred answer to one prompt.
 
     A row has ``chosen`` and ``rejected``, and ``prompt`` unless they hold it themselves:
@@ -40,12 +42,13 @@ def read_preferences(source: str | Path, *, skip_invalid: bool = False) -> list[
 
     Args:
         source: as for `read_demonstrations`.
+        split: which split of a folder or a hub data set.
         skip_invalid: go on without the rows that cannot be used (how many, is logged).
 
     Raises:
         DataError: the source cannot be read, or rows cannot be used; it carries a problem for each.
     """
-    name, rows = open_source(str(source), "train")
+    name, rows = open_source(str(source), split)
     first, rows = look_ahead(rows)
     have = columns_of(first)
     if first and not {"chosen", "rejected"} <= set(have):

@@ -162,7 +162,7 @@ def read_demonstrations(
     if limit is not None and limit < 1:
         raise DataError(f"limit: must be at least 1, found {limit}")
     forms = FORMATS.values() if format == AUTO else [FORMATS[format]]
-    check_request(source, columns, (column for form in forms for column in form.uses))
+    check_request(columns, (column for form in forms for column in form.uses))
     name, rows = open_source(source, split)
     first, rows = look_ahead(rows)
     form, why = FORMATS["prompt-completion"], ""

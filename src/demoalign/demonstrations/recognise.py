@@ -29,7 +29,7 @@ def rename(row: Cells, columns: Mapping[str, str]) -> dict[str, object]:
     }
 
 
-def check_request(name: str, columns: Mapping[str, str], known: Iterable[str]) -> None:
+def check_request(columns: Mapping[str, str], known: Iterable[str]) -> None:
     """Refuse a map with a key that is no column of ours, or with one column mapped twice.
 
     Raises:
@@ -39,13 +39,13 @@ def check_request(name: str, columns: Mapping[str, str], known: Iterable[str]) -
     for ours in columns:
         if ours not in known:
             raise DataError(
-                f"{name}: map: a key must be one of {', '.join(known)}, "
+                f"map: a key must be one of {', '.join(known)}, "
                 f"found '{ours}'{nearest(ours, known)}"
             )
     theirs = list(columns.values())
     for column in theirs:
         if theirs.count(column) > 1:
-            raise DataError(f"{name}: map: column '{column}' may stand for one of ours, not two")
+            raise DataError(f"map: column '{column}' may stand for one of ours, not two")
 
 
 def check_format(form: str) -> None:

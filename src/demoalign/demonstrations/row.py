@@ -32,7 +32,7 @@ def bad_byte(text: str) -> str | None:
     except UnicodeEncodeError as error:
         offset = len(text[: error.start].encode())
         byte = ord(text[error.start]) & 0xFF
-        return f"must be UTF-8, found byte 0x{byte:02x} at byte offset {offset} of the line"
+        return f"must be UTF-8, found byte 0x{byte:02x} at byte offset {offset} of the row"
     return None
 
 

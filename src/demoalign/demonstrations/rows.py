@@ -96,7 +96,7 @@ def refuse(name: str, result: Collected[Made], *, skip_invalid: bool) -> None:
     """
     made, bad = len(result.made), len(result.rejected)
     if not made and not bad:
-        raise DataError(f"{name}: is empty; at least one row is needed")
+        raise DataError(f"{name}: has no rows; at least one is needed")
     if not made:
         raise DataError(f"{name}: none of {bad} rows can be used", result.problems)
     if bad and not skip_invalid:

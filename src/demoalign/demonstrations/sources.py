@@ -28,7 +28,7 @@ def open_source(source: str, split: str) -> tuple[str, Iterator[Row]]:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return path.name, _folder_rows(path, split)
+        return path.name or source, _folder_rows(path, split)
     if path.exists():
         return path.name, file_rows(path, path.name)
     if looks_like_path(source):
