@@ -1,0 +1,339 @@
+"""The recipe: one YAML file that says everything a run does.
+
+Unknown keys and values outside their rule are errors that name the key, the rule and the
+value found, with the nearest known key. Defaults are those of the paper (appendix E.6).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from demoalign.errors import RecipeError
+
+Source = Annotated[
+    str, Field(pattern=r"^(demonstrations|initial|sft|preferred|dispreferred|policy:.+)$")
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+LAB = "lab"
+"""The embedded world, as a demonstrations source, a base model or a golden reward."""
+
+_SHORT = {"demonstrations": "demo", "initial": "init", "sft": "sft"}
+
+
+class Section(BaseModel):
+    """Base of every recipe section: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AdapterConfig(Section):
+    """How weights are changed: LoRA on the shared backbone, or all of them (``none``)."""
+
+    kind: Literal["lora", "none"] = "lora"
+    r: PositiveInt = 32
+    alpha: PositiveInt = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class ModelConfig(Section):
+    """The base model, which is the initial policy."""
+
+    base: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    adapter: AdapterConfig = AdapterConfig()
+    trust_remote_code: bool = False
+
+
+class DemonstrationsConfig(Section):
+    """Where the demonstrations come from and how they are read and split."""
+
+    source: str
+    format: Literal[
+        "auto", "prompt-completion", "messages", "alpaca", "sharegpt", "hh-rlhf", "lab"
+    ] = "auto"
+    map: dict[str, str] = {}
+    split: str = "train"
+    test_fraction: Share = 0.1
+    test_source: str | None = None
+    max_prompt_tokens: PositiveInt = 512
+    limit: PositiveInt | None = None
+    skip_invalid: bool = False
+    dial: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class OptimiserConfig(Section):
+    """What every training stage shares; the paper's appendix E.6 by default."""
+
+    epochs: Annotated[float, Field(gt=0)] = 2
+    batch_size: PositiveInt = 4
+    accumulation: PositiveInt = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_length: PositiveInt = 1024
+    gradient_checkpointing: bool = False
+
+
+class SftConfig(OptimiserConfig):
+    """Supervised fine-tuning; ``occupancy`` weights token k of T by (T-k)/T (Eq. 29)."""
+
+    token_weighting: Literal["none", "occupancy"] = "none"
+    checkpoints: Annotated[int, Field(ge=0)] = 1
+
+
+class RolloutsConfig(Section):
+    """How completions are sampled."""
+
+    engine: Literal["transformers"] = "transformers"
+    samples_per_prompt: PositiveInt = 1
+    train_prompts: PositiveInt | None = None
+    max_new_tokens: PositiveInt = 128
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch_size: PositiveInt = 64
+
+
+class EnsembleConfig(Section):
+    """Several reward models that differ by seed, seen as one."""
+
+    size: PositiveInt = 1
+    aggregate: Literal["mean", "min", "mean_minus_std"] = "mean"
+    k: Annotated[float, Field(ge=0)] = 1.0
+
+
+class RewardConfig(OptimiserConfig):
+    """One reward model: which completions are positives, which negatives, and how to learn."""
+
+    name: Name | None = None
+    positives: Source = "sft"
+    negatives: Source = "initial"
+    loss: Literal["bce", "bradley_terry", "bradley_terry_variance"] = "bce"
+    model: Literal["adapter", "head", "full"] = "adapter"
+    holdout_fraction: Share = 0.1
+    preferences: str | None = None
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+    @property
+    def title(self) -> str:
+        """The name given, else the sources' (negatives first, as in Table 1)."""
+        if self.name:
+            return self.name
+        if {self.positives, self.negatives} == {"preferred", "dispreferred"}:
+            return "preference"
+        return f"{_short(self.negatives)}-{_short(self.positives)}"
+
+    @field_validator("ensemble", mode="before")
+    @classmethod
+    def _ensemble_size_alone(cls, value: object) -> object:
+        return {"size": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> RewardConfig:
+        if self.positives == self.negatives:
+            raise ValueError(
+                "positives and negatives must differ: a discriminator between "
+                f"{self.positives!r} and itself has nothing to learn"
+            )
+        pair = {self.positives, self.negatives}
+        if pair & {"preferred", "dispreferred"}:
+            if self.positives != "preferred" or self.negatives != "dispreferred":
+                raise ValueError(
+                    "preferred and dispreferred belong together (positives: preferred, "
+                    f"negatives: dispreferred); found positives: {self.positives}, "
+                    f"negatives: {self.negatives}"
+                )
+            if not self.preferences:
+                raise ValueError(
+                    "preferences: give the file with chosen and rejected answers, or 'golden' "
+                    "to have the golden reward label pairs of SFT samples with noise"
+                )
+        elif self.preferences:
+            raise ValueError(
+                "preferences: used only with positives: preferred, negatives: dispreferred; "
+                f"found positives: {self.positives}, negatives: {self.negatives}"
+            )
+        return self
+
+
+class ImproveConfig(Section):
+    """What is done with the reward model; best-of-N needs no further training."""
+
+    method: Literal["best_of_n"] = "best_of_n"
+
+
+class EvaluationConfig(Section):
+    """What is measured on the test prompts.
+
+    ``golden`` is ``lab``, ``module:function`` or the folder or id of a reward model.
+    ``n`` is the largest number of samples per prompt (then all powers of two up to it), or a
+    list of the numbers wanted.
+    """
+
+    golden: str | None = None
+    n: PositiveInt | list[PositiveInt] = 16
+    prompts: PositiveInt | None = None
+    initial_samples: PositiveInt = 4
+    browse: Annotated[int, Field(ge=0)] = 20
+
+    @property
+    def sizes(self) -> list[int]:
+        """All N of the best-of-N curves, ascending, 1 included."""
+        if isinstance(self.n, list):
+            return sorted({1, *self.n})
+        powers = [1 << k for k in range(self.n.bit_length())]
+        return sorted({*powers, self.n})
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: str = "runs"
+    model: ModelConfig
+    demonstrations: DemonstrationsConfig
+    sft: SftConfig = SftConfig()
+    rollouts: RolloutsConfig = RolloutsConfig()
+    reward: tuple[RewardConfig, ...] = (RewardConfig(),)
+    improve: ImproveConfig = ImproveConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Recipe:
+        titles = [reward.title for reward in self.reward]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if not titles:
+            raise ValueError("reward: needs at least one reward model, found none")
+        if twice:
+            raise ValueError(f"reward: names must differ, found {twice} twice; set name:")
+        if any(r.preferences == "golden" for r in self.reward) and not self.evaluation.golden:
+            raise ValueError("reward.preferences: golden needs evaluation.golden, found none")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.output) / self.name
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, with ``key.sub=value`` overrides (values are YAML).
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or breaks a rule.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"recipe {path}: cannot be read ({error}). `demoalign init --output {path}` writes one."
+        ) from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"recipe {path}: must be a mapping of keys, found {type(raw).__name__}")
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Check a recipe given as plain objects.
+
+    Raises:
+        RecipeError: with one line for every rule that is broken.
+    """
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors(include_url=False)]
+        raise RecipeError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out; reads back to the same recipe."""
+    plain = recipe.model_dump(mode="json")
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _short(source: str) -> str:
+    if source.startswith("policy:"):
+        return Path(source.removeprefix("policy:")).name or "policy"
+    return _SHORT.get(source, source)
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise RecipeError(f"--set {override!r}: must be key=value, such as sft.epochs=3")
+    value = yaml.safe_load(text)
+    *parents, last = key.strip().split(".")
+    targets: list[Any] = [raw]
+    for parent in parents:
+        targets = [
+            child
+            for target in targets
+            for child in _children(target.setdefault(parent, {}), key, parent)
+        ]
+    for target in targets:
+        target[last] = value
+
+
+def _children(value: object, key: str, parent: str) -> list[dict[str, Any]]:
+    children = value if isinstance(value, list) else [value]
+    if not all(isinstance(child, dict) for child in children):
+        raise RecipeError(f"--set {key}: {parent!r} holds {value!r}, which has no keys to set")
+    return children
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"]) or "recipe"
+    if item["type"] == "extra_forbidden":
+        return f"{place}: unknown key{_nearest(item['loc'])}"
+    if item["type"] == "missing":
+        return f"{place}: required, found nothing"
+    message = item["msg"].removeprefix("Value error, ")
+    found = "" if item["type"] == "value_error" else f"; found {item['input']!r}"
+    return f"{place}: {message}{found}"
+
+
+def _nearest(location: tuple[str | int, ...]) -> str:
+    section: type[BaseModel] | None = Recipe
+    for part in location[:-1]:
+        if isinstance(part, int) or section is None:
+            continue
+        section = _section_of(section, part)
+    if section is None:
+        return ""
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known here: {', '.join(known)}"
+
+
+def _section_of(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    if section is Recipe and key == "reward":
+        return RewardConfig
+    field = section.model_fields.get(key)
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None

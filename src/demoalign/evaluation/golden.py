@@ -1,0 +1,96 @@
+"""The golden reward: the yardstick, never trained on.
+
+It is ``lab`` (the embedded world's), a Python callable ``module:function``, or the folder or hub
+id of a sequence classifier with one label.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from demoalign.config import LAB
+from demoalign.errors import EvaluationError
+from demoalign.records import Prompt
+from demoalign.rewards.reward_model import RewardModel
+
+GoldenFunction = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
+LAB_FUNCTION = "demoalign.lab:golden_reward"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenReward:
+    """A golden reward with the name under which it was asked for."""
+
+    name: str
+    function: GoldenFunction
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """Golden rewards (B,), None where the answer could not be scored.
+
+        Raises:
+            EvaluationError: the callable failed, or gave another number of values than asked,
+                or something that is no number.
+        """
+        if not completions:
+            return []
+        try:
+            values = list(self.function(list(prompts), list(completions)))
+        except Exception as error:
+            raise EvaluationError(f"golden reward {self.name}: failed: {error!r}") from error
+        if len(values) != len(completions):
+            raise EvaluationError(
+                f"golden reward {self.name}: must give one value for each of "
+                f"{len(completions)} completions, found {len(values)}"
+            )
+        return [self._checked(value) for value in values]
+
+    def _checked(self, value: object) -> float | None:
+        if value is None:
+            return None
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise EvaluationError(
+                f"golden reward {self.name}: must give numbers or None, found {value!r}"
+            ) from error
+        return number if math.isfinite(number) else None
+
+
+def load_golden(spec: str, device: str = "auto") -> GoldenReward:
+    """Load the golden reward that a recipe names.
+
+    Raises:
+        EvaluationError: no such module or function.
+        ModelError: no such reward model.
+    """
+    target = LAB_FUNCTION if spec == LAB else spec
+    module_name, separator, function_name = target.partition(":")
+    if separator and "/" not in module_name and "\\" not in module_name:
+        return GoldenReward(spec, _load_function(module_name, function_name, spec))
+    model = RewardModel.load(spec, name="golden", device=device)
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        return [float(value) for value in model.score(prompts, completions)]
+
+    return GoldenReward(spec, score)
+
+
+def _load_function(module_name: str, function_name: str, spec: str) -> GoldenFunction:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        function: GoldenFunction = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise EvaluationError(
+            f"evaluation.golden: {spec!r} must be lab, module:function or a model folder; "
+            f"{error}. The module is looked for beside the working directory {here}."
+        ) from error
+    if not callable(function):
+        raise EvaluationError(f"evaluation.golden: {spec!r} must be callable, found {function!r}")
+    return function

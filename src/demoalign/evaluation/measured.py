@@ -1,0 +1,74 @@
+"""Everything measured on the test prompts, as arrays; all metrics are functions of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoalign.errors import EvaluationError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Numbers of P test prompts.
+
+    Attributes:
+        prompt_ids: the P prompts.
+        selectors: name -> (P, M) scores of the SFT policy's M candidates.
+        reward_models: which selectors are reward models (the rest are baselines).
+        tokens: source -> (P, K) completion lengths in tokens. Sources are ``candidates``,
+            ``greedy``, ``initial`` and ``demonstrations``, with K = M, 1, I and 1.
+        cut: source -> (P, K), 1 where the completion was cut at max_new_tokens.
+        golden: source -> (P, K) golden rewards, NaN where unscored; None without a golden reward.
+    """
+
+    prompt_ids: tuple[str, ...]
+    selectors: Mapping[str, Array]
+    reward_models: tuple[str, ...]
+    tokens: Mapping[str, Array]
+    cut: Mapping[str, Array]
+    golden: Mapping[str, Array] | None
+
+    def __post_init__(self) -> None:
+        """Check shapes."""
+        prompts, candidates = self.tokens["candidates"].shape
+        for name, scores in self.selectors.items():
+            if scores.shape != (prompts, candidates):
+                raise EvaluationError(
+                    f"selector {name}: scores must be {(prompts, candidates)}, found {scores.shape}"
+                )
+
+    def scored(self) -> Measured:
+        """The prompts whose golden rewards are all there; an unscored answer never counts as 0."""
+        if self.golden is None:
+            return self
+        whole = np.ones(len(self.prompt_ids), dtype=bool)
+        for values in self.golden.values():
+            whole &= np.isfinite(values).all(axis=1)
+        return self.take(np.flatnonzero(whole))
+
+    def take(self, rows: NDArray[np.intp]) -> Measured:
+        """Some of the prompts."""
+
+        def pick(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: values[rows] for name, values in arrays.items()}
+
+        return Measured(
+            tuple(self.prompt_ids[row] for row in rows),
+            pick(self.selectors),
+            self.reward_models,
+            pick(self.tokens),
+            pick(self.cut),
+            None if self.golden is None else pick(self.golden),
+        )
+
+
+def as_grid(values: Sequence[float | None], prompts: int) -> Array:
+    """(P, K) array of values given prompt by prompt, NaN for None."""
+    flat = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return flat.reshape(prompts, -1)

@@ -1,0 +1,242 @@
+"""From what was measured to the metrics of results.json, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from demoalign.evaluation.measured import Measured
+from demoalign.improve.best_of_n import expected_best_of_n, kl_bound
+from demoalign.intervals import bootstrap_mean, wilson
+from demoalign.policies.policy import INITIAL, SFT
+from demoalign.records import Metric
+
+Array = NDArray[np.float64]
+GREEDY, NONE, DEMONSTRATIONS = "greedy", "none", "demonstrations"
+PLAIN = (
+    (INITIAL, NONE, "initial"),
+    (SFT, NONE, "candidates"),
+    (SFT, GREEDY, "greedy"),
+    (DEMONSTRATIONS, NONE, "demonstrations"),
+)
+"""Policy, selector and source of everything that is not best-of-n."""
+
+RIVALS = {
+    "sft/none/1": "candidates",
+    "sft/greedy/1": "greedy",
+    "demonstrations/none/1": "demonstrations",
+}
+"""What best-of-n is compared with, paired by prompt."""
+
+
+class MetricMaker:
+    """Makes metrics of one run; every mean gets a bootstrap interval over prompts."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def mean(
+        self,
+        name: str,
+        policy: str,
+        selector: str,
+        n: int,
+        values: Array,
+        unit: str,
+        against: str | None = None,
+    ) -> Metric:
+        """Mean of (P,) values; null with a reason if there is none."""
+        if not len(values):
+            return self.missing(name, policy, selector, n, unit, "no prompt was scored", against)
+        return Metric(
+            name,
+            policy,
+            selector,
+            n,
+            float(values.mean()),
+            bootstrap_mean(values),
+            len(values),
+            self.seed,
+            unit,
+            against,
+        )
+
+    def missing(
+        self,
+        name: str,
+        policy: str,
+        selector: str,
+        n: int,
+        unit: str,
+        reason: str,
+        against: str | None = None,
+    ) -> Metric:
+        """A metric that could not be computed."""
+        return Metric(name, policy, selector, n, None, None, 0, self.seed, unit, against, reason)
+
+
+def all_metrics(measured: Measured, sizes: Sequence[int], seed: int) -> list[Metric]:
+    """Every metric of the test prompts, golden ones only on prompts that are wholly scored."""
+    make = MetricMaker(seed)
+    metrics = length_metrics(measured, sizes, make) + proxy_metrics(measured, sizes, make)
+    scored = measured.scored()
+    if scored.golden is None:
+        reason = "no golden reward: set evaluation.golden"
+        unit = "golden reward"
+        missing = [
+            make.missing("golden_reward", policy, selector, 1, unit, reason)
+            for policy, selector, _ in PLAIN
+        ]
+        return metrics + missing
+    unscored = len(measured.prompt_ids) - len(scored.prompt_ids)
+    count = Metric(
+        "golden_unscored_prompts",
+        SFT,
+        NONE,
+        1,
+        float(unscored),
+        None,
+        len(measured.prompt_ids),
+        seed,
+        "prompts",
+    )
+    return [*metrics, count, *golden_metrics(scored, sizes, make)]
+
+
+def golden_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
+    """Golden reward of policies and selectors, raw and normalised, wins and paired differences."""
+    golden = measured.golden
+    assert golden is not None
+    metrics = []
+    means = {source: values.mean(axis=1) for source, values in golden.items()}
+    scale = _scale(means)
+    for policy, selector, source in PLAIN:
+        metrics += _raw_and_normalised(make, policy, selector, 1, means[source], scale)
+    wins = _wins_over(golden["candidates"], golden["greedy"])
+    for selector, scores in measured.selectors.items():
+        for n in sizes:
+            values = expected_best_of_n(golden["candidates"], scores, n)
+            metrics += _raw_and_normalised(make, SFT, selector, n, values, scale)
+            metrics.append(_win_rate(make, selector, n, expected_best_of_n(wins, scores, n)))
+            metrics += [
+                make.mean(
+                    "golden_reward_difference",
+                    SFT,
+                    selector,
+                    n,
+                    values - means[source],
+                    "golden reward",
+                    against,
+                )
+                for against, source in RIVALS.items()
+            ]
+        metrics.append(
+            _correlation(make, "golden_correlation", selector, scores, golden["candidates"])
+        )
+    return metrics
+
+
+def proxy_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
+    """Reward-model value of what it selects, and the bound on how far that is from the policy."""
+    metrics = [
+        Metric("kl_bound", SFT, NONE, n, kl_bound(n), None, 1, make.seed, "nats") for n in sizes
+    ]
+    for name in measured.reward_models:
+        scores = measured.selectors[name]
+        metrics += [
+            make.mean("proxy_reward", SFT, name, n, expected_best_of_n(scores, scores, n), "logits")
+            for n in sizes
+        ]
+    return metrics
+
+
+def length_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
+    """Lengths of what policies say and selectors choose, and how far length explains a score."""
+    metrics = []
+    for policy, selector, source in PLAIN:
+        tokens, cut = measured.tokens[source].mean(axis=1), measured.cut[source].mean(axis=1)
+        metrics.append(make.mean("completion_tokens", policy, selector, 1, tokens, "tokens"))
+        metrics.append(make.mean("truncated_fraction", policy, selector, 1, cut, "fraction"))
+    lengths = measured.tokens["candidates"]
+    for selector, scores in measured.selectors.items():
+        metrics += [
+            make.mean(
+                "completion_tokens",
+                SFT,
+                selector,
+                n,
+                expected_best_of_n(lengths, scores, n),
+                "tokens",
+            )
+            for n in sizes
+        ]
+        metrics.append(_correlation(make, "length_correlation", selector, scores, lengths))
+    return metrics
+
+
+def _scale(means: dict[str, Array]) -> tuple[float, float] | None:
+    """Golden reward that counts as 0 and as 1, or None if they cannot be told apart."""
+    if not len(means["initial"]):
+        return None
+    low, high = float(means["initial"].mean()), float(means["demonstrations"].mean())
+    return None if abs(high - low) < 1e-9 else (low, high)
+
+
+def _raw_and_normalised(
+    make: MetricMaker,
+    policy: str,
+    selector: str,
+    n: int,
+    values: Array,
+    scale: tuple[float, float] | None,
+) -> list[Metric]:
+    raw = make.mean("golden_reward", policy, selector, n, values, "golden reward")
+    name, unit = "golden_reward_normalised", "initial = 0, demonstrations = 1"
+    if scale is None:
+        reason = "the demonstrations score as the initial policy does"
+        return [raw, make.missing(name, policy, selector, n, unit, reason)]
+    low, high = scale
+    shifted = (values - low) / (high - low)
+    return [raw, make.mean(name, policy, selector, n, shifted, unit)]
+
+
+def _wins_over(candidates: Array, greedy: Array) -> Array:
+    """(P, M): 1 where the candidate's golden reward beats greedy's (P, 1), 0.5 for a tie."""
+    return (candidates > greedy) + 0.5 * (candidates == greedy)
+
+
+def _win_rate(make: MetricMaker, selector: str, n: int, wins: Array) -> Metric:
+    name, unit = "win_rate_over_greedy", "fraction of prompts, a tie counts one half"
+    if not len(wins):
+        return make.missing(name, SFT, selector, n, unit, "no prompt was scored", "sft/greedy/1")
+    total = float(np.clip(wins.sum(), 0, len(wins)))
+    return Metric(
+        name,
+        SFT,
+        selector,
+        n,
+        total / len(wins),
+        wilson(total, len(wins)),
+        len(wins),
+        make.seed,
+        unit,
+        "sft/greedy/1",
+    )
+
+
+def _correlation(
+    make: MetricMaker, name: str, selector: str, scores: Array, values: Array
+) -> Metric:
+    """Mean over prompts of the Spearman correlation among the candidates of a prompt."""
+    found = []
+    for left, right in zip(scores, values, strict=True):
+        a, b = rankdata(left), rankdata(right)
+        if a.std() > 0 and b.std() > 0:
+            found.append(float(np.corrcoef(a, b)[0, 1]))
+    unit = "Spearman correlation within a prompt"
+    if not found:
+        return make.missing(name, SFT, selector, scores.shape[1], unit, "no prompt has both vary")
+    return make.mean(name, SFT, selector, scores.shape[1], np.array(found), unit)

@@ -1,0 +1,19 @@
+"""From a reward model to better answers."""
+
+from demoalign.improve.best_of_n import (
+    Choice,
+    best_of_n,
+    expected_best_of_n,
+    kl_bound,
+    order_statistic_weights,
+    selection_probabilities,
+)
+
+__all__ = [
+    "Choice",
+    "best_of_n",
+    "expected_best_of_n",
+    "kl_bound",
+    "order_statistic_weights",
+    "selection_probabilities",
+]

@@ -1,0 +1,210 @@
+"""One copy of the base weights that serves every policy and reward model of a run.
+
+The initial policy is the base with adapters off; the SFT policy and each reward model are
+adapters on it. Peak memory stays near one model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from demoalign.config import AdapterConfig, ModelConfig
+from demoalign.errors import ModelError
+from demoalign.policies.load import context_length, load_model
+from demoalign.policies.tokenizer import load_tokenizer
+
+
+class Backbone:
+    """A causal language model and the adapters that were put on it.
+
+    Attributes:
+        base: folder or id of the base model.
+        config: how it was loaded.
+        causal: the transformers model; its linear layers hold the adapters once there are any.
+        peft: PEFT's wrapper around ``causal``, None before the first adapter.
+        tokenizer: with a pad token that is no end token.
+    """
+
+    def __init__(self, config: ModelConfig, causal: Any, tokenizer: Any) -> None:
+        self.config = config
+        self.base = config.base
+        self.causal = causal
+        self.tokenizer = tokenizer
+        self.peft: Any = None
+        causal.config.pad_token_id = tokenizer.pad_token_id
+        causal.generation_config.pad_token_id = tokenizer.pad_token_id
+
+    @classmethod
+    def load(cls, config: ModelConfig) -> Backbone:
+        """Load the base model and its tokenizer.
+
+        Raises:
+            ModelError: they cannot be loaded safely.
+        """
+        from transformers import AutoModelForCausalLM
+
+        causal = load_model(AutoModelForCausalLM, config.base, config)
+        rows = causal.get_input_embeddings().num_embeddings
+        tokenizer = load_tokenizer(config.base, rows, config.trust_remote_code)
+        return cls(config, causal, tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.causal.parameters()).device
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The model without its language-model head: gives hidden states (B, T, H)."""
+        trunk: nn.Module = self.causal.base_model
+        return trunk
+
+    @property
+    def hidden_size(self) -> int:
+        """Width H of the hidden states."""
+        return int(self.causal.config.get_text_config().hidden_size)
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of prompt and completion together, if the model says."""
+        return context_length(self.causal.config)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters on this backbone."""
+        return tuple(self.peft.peft_config) if self.peft is not None else ()
+
+    def add_adapter(self, name: str, config: AdapterConfig, seed: int) -> None:
+        """Put a fresh LoRA adapter on the backbone; it starts as a change of exactly nothing.
+
+        Raises:
+            ModelError: PEFT does not know where to put it on this architecture.
+        """
+        from peft import LoraConfig
+
+        torch.manual_seed(seed)
+        lora = LoraConfig(
+            r=config.r,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=config.target_modules,
+            task_type="CAUSAL_LM",
+        )
+        try:
+            self._attach(name, lora)
+        except ValueError as error:
+            raise ModelError(
+                f"model.adapter.target_modules: {config.target_modules!r} does not fit "
+                f"{type(self.causal).__name__}: {error}"
+            ) from error
+
+    def load_adapter(self, name: str, folder: Path) -> dict[str, torch.Tensor]:
+        """Put a stored adapter on the backbone.
+
+        Returns:
+            The stored tensors that belong to no adapter layer, such as a score head's.
+
+        Raises:
+            ModelError: the folder holds no adapter that fits.
+        """
+        from peft import LoraConfig, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        try:
+            lora = LoraConfig.from_pretrained(str(folder))
+            tensors: dict[str, torch.Tensor] = load_file(folder / "adapter_model.safetensors")
+        except Exception as error:
+            raise ModelError(f"adapter {folder}: cannot be loaded: {error}") from error
+        lora.modules_to_save, lora.task_type, lora.inference_mode = None, "CAUSAL_LM", False
+        self._attach(name, lora)
+        layers = {key: value for key, value in tensors.items() if ".lora_" in key}
+        found = set_peft_model_state_dict(self.peft, layers, adapter_name=name)
+        if found.unexpected_keys:
+            raise ModelError(
+                f"adapter {folder}: does not fit {self.base}; unknown layers such as "
+                f"{found.unexpected_keys[0]}"
+            )
+        return {key: value for key, value in tensors.items() if key not in layers}
+
+    def save_adapter(
+        self,
+        name: str,
+        folder: Path,
+        task: str = "CAUSAL_LM",
+        extra: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Store an adapter the ordinary PEFT way, with the tokenizer beside it.
+
+        Args:
+            name: which adapter.
+            folder: where to; made if needed.
+            task: ``CAUSAL_LM``, or ``SEQ_CLS`` with the score head in ``extra``.
+            extra: further tensors by their PEFT name, ``base_model.model.score.weight``.
+        """
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = get_peft_model_state_dict(
+            self.peft, adapter_name=name, save_embedding_layers=False
+        )
+        whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        whole |= {key: value.detach().cpu().contiguous() for key, value in (extra or {}).items()}
+        save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        plain = self.peft.peft_config[name].to_dict()
+        plain["target_modules"] = sorted(plain["target_modules"])
+        plain["base_model_name_or_path"] = stable_base(self.base)
+        plain["task_type"] = task
+        plain["modules_to_save"] = ["score"] if task == "SEQ_CLS" else None
+        plain["inference_mode"] = True
+        text = json.dumps(plain, indent=2, sort_keys=True, default=_plain)
+        (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+        self.tokenizer.save_pretrained(str(folder))
+
+    def remove_adapter(self, name: str) -> None:
+        """Take an adapter off again."""
+        if name in self.adapters:
+            self.peft.delete_adapter(name)
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Compute with one adapter, or with the bare base, while the block runs."""
+        if adapter is not None:
+            if adapter not in self.adapters:
+                raise ModelError(f"adapter {adapter!r}: not on this backbone, has {self.adapters}")
+            self.peft.set_adapter(adapter)
+            yield
+        elif self.peft is None:
+            yield
+        else:
+            with self.peft.disable_adapter():
+                yield
+
+    def _attach(self, name: str, lora: Any) -> None:
+        from peft import get_peft_model
+
+        self.remove_adapter(name)
+        if self.peft is None:
+            self.peft = get_peft_model(self.causal, lora, adapter_name=name)
+        else:
+            self.peft.add_adapter(name, lora)
+        self.peft.set_adapter(name)
+
+
+def stable_base(base: str) -> str:
+    """A local base's absolute path, a hub id unchanged: what other loaders can follow."""
+    path = Path(base).expanduser()
+    return str(path.resolve()) if path.exists() else base
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, set):
+        return sorted(value)
+    return str(value)

@@ -1,0 +1,113 @@
+"""Loading base models: safetensors only, no code from model folders unless asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demoalign.config import ModelConfig
+from demoalign.errors import ModelError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device asked for; ``auto`` is the first accelerator, else the CPU.
+
+    Raises:
+        ModelError: the device does not exist here.
+    """
+    try:
+        if wanted != "auto":
+            device = torch.device(wanted)
+            torch.empty(0, device=device)
+            return device
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"model.device: must be auto, cpu or a device of this machine, found {wanted!r} "
+            f"({error})"
+        ) from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The weights' dtype; ``auto`` is float32 on a CPU and for full fine-tuning, else bfloat16."""
+    if config.dtype != "auto":
+        return _DTYPES[config.dtype]
+    half = (
+        device.type == "cuda" and config.adapter.kind == "lora" and torch.cuda.is_bf16_supported()
+    )
+    return torch.bfloat16 if half else torch.float32
+
+
+def load_model(kind: Any, folder: str, config: ModelConfig, **extra: Any) -> Any:
+    """Load weights with one of transformers' auto classes, in evaluation mode.
+
+    Args:
+        kind: ``AutoModelForCausalLM`` or another auto class.
+        folder: model folder or hub id.
+        config: device, dtype and whether code from the folder may run.
+        extra: passed to ``from_pretrained``.
+
+    Raises:
+        ModelError: nothing there, pickled weights only, custom code, or a damaged file.
+    """
+    device = choose_device(config.device)
+    check_folder(folder, config.trust_remote_code)
+    try:
+        model = kind.from_pretrained(
+            folder,
+            dtype=choose_dtype(config, device),
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            **extra,
+        )
+    except Exception as error:
+        raise ModelError(f"model {folder}: cannot be loaded: {error}") from error
+    return model.to(device).eval()
+
+
+def check_folder(folder: str, trust_remote_code: bool = False) -> None:
+    """Refuse a local folder that is no model, holds only pickled weights, or brings code.
+
+    Raises:
+        ModelError: saying which, and what to do.
+    """
+    path = Path(folder).expanduser()
+    looks_local = path.is_absolute() or folder.startswith((".", "~"))
+    if not path.exists():
+        if looks_local:
+            raise ModelError(f"model {folder}: no such folder ({path.absolute()})")
+        return
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model {folder}: a model folder needs config.json, found none in {path}")
+    if not any(path.glob("*.safetensors")):
+        pickled = sorted(p.name for p in [*path.glob("*.bin"), *path.glob("*.pt")])
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise ModelError(
+            f"model {folder}: weights must be safetensors, found {found}. A pickle can run code "
+            "when it is opened; convert it where you trust it with "
+            "model.save_pretrained(folder)."
+        )
+    text = (path / "config.json").read_text(encoding="utf-8")
+    if '"auto_map"' in text and not trust_remote_code:
+        raise ModelError(
+            f"model {folder}: brings its own code (auto_map in config.json), which is not run. "
+            "Set model.trust_remote_code: true if you have read it."
+        )
+
+
+def context_length(model_config: Any) -> int | None:
+    """The most tokens the model can attend to, prompt and completion together, if it says."""
+    text_config = model_config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        value = getattr(text_config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

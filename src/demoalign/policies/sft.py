@@ -1,0 +1,195 @@
+"""Supervised fine-tuning through TRL: forward KL to the demonstrator (Eq. 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from demoalign.config import SftConfig
+from demoalign.demonstrations.render import Rendered
+from demoalign.errors import TrainingError
+from demoalign.policies.backbone import Backbone
+from demoalign.policies.checkpoints import CompleteCheckpoints, newest_complete
+from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
+from demoalign.progress import meter
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class SftSummary:
+    """What training did: optimiser steps, mean loss per token (nats) by step, cut rows."""
+
+    steps: int
+    losses: tuple[float, ...]
+    truncated: int
+
+
+def occupancy_weights(tokens: int) -> list[float]:
+    """Eq. 29: weight (T-k)/T of token k = 0, ..., T-1 of a completion of T tokens.
+
+    The state-action forward KL sums log pi over every prefix, so token k stands in the T-k
+    prefixes that reach it.
+    """
+    return [(tokens - k) / tokens for k in range(tokens)]
+
+
+def weighted_nll(logits: Tensor, labels: Tensor, weights: Tensor, normaliser: Any) -> Tensor:
+    """Weighted negative log-likelihood per token (Eq. 28 and 29).
+
+    Args:
+        logits: (B, T, V) at every position.
+        labels: (B, T) ids, -100 where nothing is learned.
+        weights: (B, T) weight of each label.
+        normaliser: how many labels count in the whole (accumulated) batch.
+
+    Returns:
+        Scalar loss in nats; with all weights 1 it is the loss of SFT.
+    """
+    shifted = labels[:, 1:]
+    kept = shifted != IGNORED
+    log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+    picked = log_probs.gather(-1, shifted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return -(picked * weights[:, 1:] * kept).sum() / normaliser
+
+
+def training_row(row: Rendered, config: SftConfig) -> dict[str, list[Any]]:
+    """One row for the trainer: prompt masked, completion learned, cut at max_length."""
+    ids = row.ids[: config.max_length]
+    prompt = min(len(row.prompt_ids), len(ids))
+    built: dict[str, list[Any]] = {
+        "input_ids": ids,
+        "labels": [IGNORED] * prompt + ids[prompt:],
+    }
+    if config.token_weighting == "occupancy":
+        weights = [0.0] * prompt + occupancy_weights(len(row.completion_ids))
+        built["loss_weights"] = weights[: len(ids)]
+    return built
+
+
+def train_sft(
+    backbone: Backbone,
+    adapter: str | None,
+    rows: Sequence[Rendered],
+    config: SftConfig,
+    seed: int,
+    folder: Path,
+) -> SftSummary:
+    """Fine-tune an adapter of the backbone (or all of its weights) on demonstrations.
+
+    Checkpoints go to ``folder/checkpoints`` and are continued from if complete ones are there.
+
+    Args:
+        backbone: changed in place.
+        adapter: name of the adapter to train, or None for full fine-tuning.
+        rows: rendered demonstrations.
+        config: epochs, batch size, learning rate and so on.
+        seed: of data order and dropout.
+        folder: where resume points are kept while training runs.
+
+    Raises:
+        TrainingError: no row has a completion token, or the loss is no longer finite.
+    """
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+
+    kept = [training_row(row, config) for row in rows if len(row.prompt_ids) < config.max_length]
+    if not kept:
+        raise TrainingError(
+            f"sft.max_length: must leave room for a completion, found {config.max_length} with "
+            f"prompts of {min((len(r.prompt_ids) for r in rows), default=0)} tokens and more"
+        )
+    steps = math.ceil(math.ceil(len(kept) / config.batch_size) / config.accumulation)
+    total = max(1, math.ceil(steps * config.epochs))
+    checkpoints = folder / "checkpoints"
+    resume = newest_complete(checkpoints)
+    model = backbone.causal if adapter is None else backbone.peft
+    model.train()
+    with meter("SFT", total) as shown, backbone.using(adapter):
+        trainer = _trainer()(
+            model=model,
+            args=_arguments(backbone, config, seed, total, checkpoints),
+            train_dataset=Dataset.from_list(kept),
+            processing_class=backbone.tokenizer,
+            data_collator=Collator(backbone.tokenizer.pad_token_id),
+            callbacks=[ProgressCallback(shown), CompleteCheckpoints()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    model.eval()
+    history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    truncated = sum(len(row.ids) > config.max_length for row in rows)
+    return SftSummary(int(trainer.state.global_step), tuple(history), truncated)
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Pads rows on the right to the longest of the batch: (B, T) tensors."""
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, Tensor]:
+        """Input ids, attention mask, labels, and loss weights if the rows have them."""
+        longest = max(len(row["input_ids"]) for row in rows)
+        fill = {"input_ids": self.pad_token_id, "labels": IGNORED, "loss_weights": 0.0}
+        batch = {
+            name: torch.tensor(
+                [[*row[name], *[value] * (longest - len(row[name]))] for row in rows]
+            )
+            for name, value in fill.items()
+            if name in rows[0]
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        batch["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
+        return batch
+
+
+def _arguments(
+    backbone: Backbone, config: SftConfig, seed: int, total: int, checkpoints: Path
+) -> Any:
+    from trl import SFTConfig as TrlConfig
+
+    every = math.ceil(total / (config.checkpoints + 1))
+    return TrlConfig(
+        **shared_arguments(config, backbone.device, seed, str(checkpoints)),
+        save_strategy="steps" if config.checkpoints else "no",
+        save_steps=every,
+        save_total_limit=2,
+        max_length=None,
+        packing=False,
+    )
+
+
+def _trainer() -> Any:
+    """The trainer's class; TRL is heavy to import, so only when it is needed."""
+    from trl import SFTTrainer
+
+    class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            weights = inputs.pop("loss_weights", None)
+            if weights is None:
+                result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+                refuse_nonfinite(
+                    result[0] if return_outputs else result, "sft", self.state.global_step
+                )
+                return result
+            labels = inputs.pop("labels")
+            outputs = model(**inputs, use_cache=False)
+            count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+            loss = weighted_nll(outputs.logits, labels, weights, count)
+            refuse_nonfinite(loss, "sft", self.state.global_step)
+            return (loss, outputs) if return_outputs else loss
+
+    return WeightedSftTrainer

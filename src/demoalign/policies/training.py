@@ -1,0 +1,73 @@
+"""What all trainings share: arguments that work with and without a GPU, progress, NaN guard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from demoalign.config import OptimiserConfig
+from demoalign.errors import TrainingError
+from demoalign.progress import Meter
+
+
+def shared_arguments(
+    config: OptimiserConfig, device: torch.device, seed: int, folder: str
+) -> dict[str, Any]:
+    """Keyword arguments for transformers' ``TrainingArguments`` and its TRL children."""
+    on_cpu = device.type == "cpu"
+    return {
+        "output_dir": folder,
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_fraction,
+        "weight_decay": config.weight_decay,
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "fp16": False,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "logging_steps": 10,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": not on_cpu,
+    }
+
+
+def refuse_nonfinite(loss: Tensor, stage: str, step: int) -> None:
+    """Stop a training whose loss is NaN or infinite, before the weights take it in.
+
+    Raises:
+        TrainingError: with the step and what to try.
+    """
+    if not bool(torch.isfinite(loss.detach()).all()):
+        raise TrainingError(
+            f"{stage}: loss must be finite, found {loss.detach().float().mean().item()} at step "
+            f"{step + 1}. The weights of the last good checkpoint are kept. Lower "
+            f"{stage}.learning_rate, or set model.dtype: float32."
+        )
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Moves a meter by one for every optimiser step and shows the latest loss."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+        self._note = ""
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the latest loss for the note."""
+        loss = (state.log_history or [{}])[-1].get("loss")
+        self._note = f"loss {loss:.3f}" if isinstance(loss, float) else self._note
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step."""
+        self._shown.advance(1, self._note)

@@ -1,0 +1,6 @@
+"""Reward models learned from comparisons of declared sources."""
+
+from demoalign.rewards.comparisons import Answer, Comparison
+from demoalign.rewards.reward_model import RewardModel
+
+__all__ = ["Answer", "Comparison", "RewardModel"]

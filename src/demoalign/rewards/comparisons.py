@@ -1,0 +1,125 @@
+"""Comparisons: positives against negatives for the same prompt, from declared sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from demoalign.errors import DataError
+from demoalign.records import Demonstration, Preference, Prompt, Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A completion to be judged; ``finished`` is False if it was cut at its length limit."""
+
+    completion: str
+    finished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One positive and one negative answer to one prompt."""
+
+    prompt_id: str
+    prompt: Prompt
+    positive: Answer
+    negative: Answer
+
+
+Answers = Mapping[str, Sequence[Answer]]
+"""Answers of one source by prompt id."""
+
+
+def answers_of_rollouts(rollouts: Iterable[Rollout]) -> dict[str, list[Answer]]:
+    """Rollouts as a source."""
+    found: dict[str, list[Answer]] = {}
+    for rollout in rollouts:
+        answer = Answer(rollout.completion, rollout.finish_reason == "stop")
+        found.setdefault(rollout.prompt_id, []).append(answer)
+    return found
+
+
+def answers_of_demonstrations(rows: Iterable[Demonstration]) -> dict[str, list[Answer]]:
+    """Demonstrations as a source."""
+    return {row.id: [Answer(row.completion)] for row in rows}
+
+
+def pair_sources(
+    prompts: Mapping[str, Prompt], positives: Answers, negatives: Answers
+) -> list[Comparison]:
+    """Pair two sources prompt by prompt.
+
+    With several answers a prompt, answer k of one side meets answer k (cyclically) of the
+    other, as many times as the longer side has answers.
+
+    Raises:
+        DataError: the sources share no prompt.
+    """
+    comparisons = []
+    for prompt_id, prompt in prompts.items():
+        ups, downs = positives.get(prompt_id, ()), negatives.get(prompt_id, ())
+        if ups and downs:
+            comparisons += [
+                Comparison(prompt_id, prompt, ups[k % len(ups)], downs[k % len(downs)])
+                for k in range(max(len(ups), len(downs)))
+            ]
+    if not comparisons:
+        raise DataError("reward: positives and negatives must share prompts, found none in both")
+    return comparisons
+
+
+def pair_preferences(preferences: Iterable[Preference]) -> list[Comparison]:
+    """Labelled preferences as comparisons: chosen is positive."""
+    return [
+        Comparison(row.id, row.prompt, Answer(row.chosen), Answer(row.rejected))
+        for row in preferences
+    ]
+
+
+def label_pairs(
+    comparisons: Sequence[Comparison],
+    golden: Sequence[tuple[float, float]],
+    seed: int,
+    temperature: float = 1.0,
+) -> list[Comparison]:
+    """Simulated annotators: each pair is put in the order that a noisy judge prefers.
+
+    The judge prefers the first with probability sigmoid((g1 - g2) / temperature), the
+    Bradley-Terry model on the golden reward.
+
+    Args:
+        comparisons: pairs in arbitrary order.
+        golden: golden reward of the first and second answer of each.
+        seed: of the judge's noise.
+        temperature: in units of golden reward; larger is noisier.
+    """
+    draws = np.random.default_rng(seed).random(len(comparisons))
+    ordered = []
+    for pair, (first, second), draw in zip(comparisons, golden, draws, strict=True):
+        prefers_first = draw < 1 / (1 + np.exp(-(first - second) / temperature))
+        up, down = (
+            (pair.positive, pair.negative) if prefers_first else (pair.negative, pair.positive)
+        )
+        ordered.append(Comparison(pair.prompt_id, pair.prompt, up, down))
+    return ordered
+
+
+def hold_out(
+    comparisons: Sequence[Comparison], share: float, seed: int
+) -> tuple[list[Comparison], list[Comparison]]:
+    """Split by prompt into (training, held out); a prompt is never on both sides.
+
+    Raises:
+        DataError: fewer than two prompts.
+    """
+    ids = sorted({pair.prompt_id for pair in comparisons})
+    if len(ids) < 2:
+        raise DataError(f"reward: needs at least 2 prompts to hold some out, found {len(ids)}")
+    count = min(len(ids) - 1, max(1, round(share * len(ids))))
+    order = np.random.default_rng(seed).permutation(len(ids))
+    held = {ids[i] for i in order[:count]}
+    training = [pair for pair in comparisons if pair.prompt_id not in held]
+    return training, [pair for pair in comparisons if pair.prompt_id in held]

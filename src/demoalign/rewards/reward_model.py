@@ -1,0 +1,233 @@
+"""Reward models: text in, one number out; stored the way transformers and PEFT load them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from demoalign.config import ModelConfig
+from demoalign.demonstrations.render import render
+from demoalign.errors import EvaluationError, ModelError
+from demoalign.policies.backbone import Backbone
+from demoalign.policies.load import load_model
+from demoalign.policies.tokenizer import load_tokenizer
+from demoalign.progress import meter
+from demoalign.records import Prompt
+from demoalign.rewards.losses import deviation
+from demoalign.rewards.scorers import Scorer, SharedScorer, WholeScorer, linear_head
+from demoalign.store import read_json, write_json
+
+CARD = "demoalign.json"
+SCORE_KEY = "base_model.model.score.weight"
+VARIANCE_FILE = "variance_head.safetensors"
+
+
+class RewardModel:
+    """r(x, y): the discriminator's logit (Eq. 12), or any sequence classifier's first logit.
+
+    Attributes:
+        name: as in the recipe (``init-sft``, ...).
+        scorer: the network.
+        tokenizer: used to render; its pad token is no end token.
+        ends_answers: whether a finished answer is scored with its end token, as ours are;
+            other people's reward models are given the text alone.
+    """
+
+    def __init__(
+        self, name: str, scorer: Scorer, tokenizer: Any, ends_answers: bool = True
+    ) -> None:
+        self.name = name
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+        self.ends_answers = ends_answers
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        name: str = "reward",
+        device: str = "auto",
+        backbone: Backbone | None = None,
+    ) -> RewardModel:
+        """Load a reward model's folder or hub id.
+
+        Args:
+            folder: what `save` wrote, or any sequence classifier with one label.
+            name: label of its scores.
+            device: where to compute.
+            backbone: put an adapter reward model on these weights instead of loading its base.
+
+        Raises:
+            ModelError: it cannot be loaded safely, or has more than one label.
+        """
+        path = Path(folder)
+        card = read_json(path / CARD) if (path / CARD).is_file() else {}
+        if (path / "adapter_config.json").is_file():
+            return _load_adapter(cls, path, name, device, backbone, card)
+        from transformers import AutoModelForSequenceClassification
+
+        config = ModelConfig(base=str(folder), device=device, dtype="float32")
+        model = load_model(AutoModelForSequenceClassification, str(folder), config)
+        if model.config.num_labels != 1:
+            raise ModelError(
+                f"reward model {folder}: must have one label, found {model.config.num_labels}"
+            )
+        tokenizer = load_tokenizer(str(folder), model.get_input_embeddings().num_embeddings)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        variance = _load_variance(path, model.config.hidden_size) if card else None
+        scorer = WholeScorer(model, variance)
+        return cls(name, scorer, tokenizer, ends_answers=bool(card))
+
+    def save(self, folder: Path) -> None:
+        """Store it so that ``AutoModelForSequenceClassification`` (or PEFT on it) loads it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.scorer, SharedScorer):
+            if self.scorer.adapter is None:
+                _save_head_on_whole_model(self.scorer, folder)
+            else:
+                extra = {SCORE_KEY: self.scorer.head.weight}
+                self.scorer.backbone.save_adapter(self.scorer.adapter, folder, "SEQ_CLS", extra)
+        else:
+            self.scorer.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+        if self.scorer.variance is not None:
+            from safetensors.torch import save_file
+
+            weight = self.scorer.variance.weight.detach().cpu().contiguous()
+            save_file({"weight": weight}, folder / VARIANCE_FILE, metadata={"format": "pt"})
+        write_json(folder / CARD, {"name": self.name, "ends_answers": self.ends_answers})
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+        batch_size: int = 64,
+    ) -> NDArray[np.float64]:
+        """Rewards of completions.
+
+        Args:
+            prompts: B prompts.
+            completions: B answers, one for each prompt.
+            finished: whether each answer ended by itself (all did, by default).
+            batch_size: sequences a forward pass; the scores do not depend on it.
+
+        Returns:
+            (B,) rewards in logits (nats of log-odds for a discriminator).
+
+        Raises:
+            EvaluationError: lengths differ, or a score is not finite.
+        """
+        return self.score_with_deviation(prompts, completions, finished, batch_size)[0]
+
+    def score_with_deviation(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+        batch_size: int = 64,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As `score`, with V(x,y) of Eq. 15 beside it, both (B,); V is 1 without such a head."""
+        flags = [True] * len(completions) if finished is None else list(finished)
+        if not len(prompts) == len(completions) == len(flags):
+            raise EvaluationError(
+                f"reward {self.name}: needs one completion and one flag for each prompt, found "
+                f"{len(prompts)}, {len(completions)} and {len(flags)}"
+            )
+        rows = [
+            render(self.tokenizer, prompt, completion, done and self.ends_answers).ids
+            for prompt, completion, done in zip(prompts, completions, flags, strict=True)
+        ]
+        return _score_rows(self, rows, batch_size)
+
+
+def _score_rows(
+    model: RewardModel, rows: Sequence[list[int]], batch_size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Score rendered sequences in length-sorted batches; results in the order of ``rows``."""
+    values, deviations = np.empty(len(rows)), np.ones(len(rows))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    model.scorer.eval()
+    with meter(f"scores of {model.name}", len(rows)) as shown, torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            ids, mask = pad_right([rows[i] for i in chunk], model.tokenizer.pad_token_id)
+            rewards, raw = model.scorer(ids.to(model.scorer.device), mask.to(model.scorer.device))
+            values[chunk] = rewards.double().cpu().numpy()
+            if raw is not None:
+                deviations[chunk] = deviation(raw).double().cpu().numpy()
+            shown.advance(len(chunk))
+    if not np.isfinite(values).all():
+        raise EvaluationError(
+            f"reward {model.name}: every score must be finite, found "
+            f"{int((~np.isfinite(values)).sum())} of {len(values)} that are not"
+        )
+    return values, deviations
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Input ids and attention mask, both (B, T), padded on the right."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(longest) < lengths[:, None]).long()
+
+
+def _load_adapter(
+    cls: type[RewardModel],
+    path: Path,
+    name: str,
+    device: str,
+    backbone: Backbone | None,
+    card: dict[str, Any],
+) -> RewardModel:
+    if backbone is None:
+        base = read_json(path / "adapter_config.json")["base_model_name_or_path"]
+        backbone = Backbone.load(ModelConfig(base=base, device=device))
+    adapter = adapter_name(name)
+    extra = backbone.load_adapter(adapter, path)
+    if SCORE_KEY not in extra:
+        raise ModelError(f"reward model {path}: needs a score head, found none in its adapter")
+    head = linear_head(backbone.hidden_size, 0, backbone.device)
+    with torch.no_grad():
+        head.weight.copy_(extra[SCORE_KEY])
+    variance = _load_variance(path, backbone.hidden_size)
+    scorer = SharedScorer(backbone, adapter, head, variance)
+    return cls(name, scorer, backbone.tokenizer, card.get("ends_answers", True))
+
+
+def adapter_name(name: str) -> str:
+    """The adapter's name on the backbone: PEFT allows no dots."""
+    return "reward_" + name.replace(".", "_")
+
+
+def _load_variance(path: Path, hidden_size: int) -> nn.Linear | None:
+    if not (path / VARIANCE_FILE).is_file():
+        return None
+    from safetensors.torch import load_file
+
+    head = linear_head(hidden_size, 0, torch.device("cpu"))
+    head.load_state_dict(load_file(path / VARIANCE_FILE))
+    return head
+
+
+def _save_head_on_whole_model(scorer: SharedScorer, folder: Path) -> None:
+    """A head on fully fine-tuned weights: stored as one whole classifier."""
+    from transformers import AutoModelForSequenceClassification
+
+    causal = scorer.backbone.causal
+    config = json.loads(causal.config.to_json_string())
+    fresh = type(causal.config)(**{**config, "num_labels": 1})
+    fresh.pad_token_id = scorer.backbone.tokenizer.pad_token_id
+    model = AutoModelForSequenceClassification.from_config(fresh)
+    model.base_model.load_state_dict(scorer.trunk.state_dict())
+    with torch.no_grad():
+        model.score.weight.copy_(scorer.head.weight.cpu())
+    model.save_pretrained(str(folder))

@@ -1,0 +1,104 @@
+"""Networks that give one number for a sequence: a head on the shared backbone, or a whole model.
+
+Both read the hidden state of the last real token, found by the attention mask, so that padding
+on either side changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from demoalign.policies.backbone import Backbone
+
+
+def last_positions(attention_mask: Tensor) -> Tensor:
+    """(B,) index of each row's last real token, for a (B, T) mask padded on either side."""
+    steps = torch.arange(attention_mask.shape[-1], device=attention_mask.device)
+    return (attention_mask * steps).argmax(-1)
+
+
+def linear_head(hidden_size: int, seed: int, device: torch.device) -> nn.Linear:
+    """A bias-free (H -> 1) head as transformers' sequence classifiers have it, in float32."""
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(hidden_size, 1, bias=False)
+    with torch.no_grad():
+        head.weight.normal_(std=1 / (hidden_size + 1), generator=generator)
+    return head.to(device)
+
+
+class SharedScorer(nn.Module):
+    """A reward adapter (or the SFT adapter) on the backbone, with its own head.
+
+    Attributes:
+        adapter: which adapter of the backbone is active.
+        head: (H -> 1) reward.
+        variance: (H -> 1) raw output for V of Eq. 15, or None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: str | None,
+        head: nn.Linear,
+        variance: nn.Linear | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adapter = adapter
+        self.trunk = backbone.trunk
+        self.head = head
+        self.variance = variance
+
+    @property
+    def device(self) -> torch.device:
+        """Where to put the batch."""
+        return self.backbone.device
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, H) float32 hidden states of the last real tokens."""
+        with self.backbone.using(self.adapter):
+            hidden = self.trunk(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            ).last_hidden_state
+        rows = torch.arange(len(hidden), device=hidden.device)
+        picked: Tensor = hidden[rows, last_positions(attention_mask)].float()
+        return picked
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rewards (B,) and raw variances (B,) or None."""
+        hidden = self.features(input_ids, attention_mask)
+        rewards = self.head(hidden).squeeze(-1)
+        return rewards, None if self.variance is None else self.variance(hidden).squeeze(-1)
+
+
+class WholeScorer(nn.Module):
+    """A sequence classifier of its own: ``full`` reward models and other people's."""
+
+    def __init__(self, model: Any, variance: nn.Linear | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.variance = variance
+
+    @property
+    def device(self) -> torch.device:
+        """Where to put the batch."""
+        return next(self.model.parameters()).device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rewards (B,) and raw variances (B,) or None."""
+        if self.variance is None:
+            logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits[:, 0].float(), None
+        hidden = self.model.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        rows = torch.arange(len(hidden), device=hidden.device)
+        picked = hidden[rows, last_positions(attention_mask)]
+        rewards = self.model.score(picked).squeeze(-1).float()
+        return rewards, self.variance(picked.float()).squeeze(-1)
+
+
+Scorer = SharedScorer | WholeScorer

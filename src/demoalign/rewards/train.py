@@ -1,0 +1,225 @@
+"""Learning a reward model from comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from demoalign.config import ModelConfig, RewardConfig
+from demoalign.demonstrations.render import render
+from demoalign.errors import TrainingError
+from demoalign.policies.backbone import Backbone
+from demoalign.policies.load import load_model
+from demoalign.policies.policy import Policy
+from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
+from demoalign.progress import meter
+from demoalign.rewards.comparisons import Comparison
+from demoalign.rewards.losses import pair_loss
+from demoalign.rewards.reward_model import RewardModel, adapter_name, pad_right
+from demoalign.rewards.scorers import Scorer, SharedScorer, WholeScorer, linear_head
+
+RIDGE = 1e-4
+"""Weight of |w|^2 / 2 in the convex fit of a ``head`` reward model, features of RMS 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPair:
+    """Token ids of prompt + positive and of prompt + negative."""
+
+    positive: list[int]
+    negative: list[int]
+
+
+def render_pairs(
+    tokenizer: Any, comparisons: Sequence[Comparison], max_length: int
+) -> list[RenderedPair]:
+    """Render comparisons; answers whose sequence is longer than ``max_length`` are cut."""
+    rows = []
+    for pair in comparisons:
+        up, down = pair.positive, pair.negative
+        positive = render(tokenizer, pair.prompt, up.completion, up.finished).ids
+        negative = render(tokenizer, pair.prompt, down.completion, down.finished).ids
+        rows.append(RenderedPair(positive[:max_length], negative[:max_length]))
+    return rows
+
+
+def train_reward_model(
+    config: RewardConfig,
+    model_config: ModelConfig,
+    backbone: Backbone,
+    sft: Policy | None,
+    comparisons: Sequence[Comparison],
+    seed: int,
+    name: str,
+) -> tuple[RewardModel, list[float]]:
+    """Train a reward model of the kind that the recipe asks for.
+
+    Args:
+        config: kind, loss and optimiser.
+        model_config: the base model, for ``full``.
+        backbone: the base's shared weights; gains an adapter for ``adapter``.
+        sft: the SFT policy, whose hidden states a ``head`` reads.
+        comparisons: training pairs.
+        seed: of initial weights and data order.
+        name: the reward model's name.
+
+    Returns:
+        The model and its training losses (nats).
+
+    Raises:
+        TrainingError: the loss is no longer finite, or the head's fit did not converge.
+    """
+    pairs = render_pairs(backbone.tokenizer, comparisons, config.max_length)
+    if config.model == "head":
+        if sft is None:
+            raise TrainingError("reward.model: head needs the SFT policy, found none")
+        return _fit_head(config, sft, pairs, seed, name)
+    scorer = _fresh_scorer(config, model_config, backbone, seed, name)
+    losses = _train(config, scorer, backbone, pairs, seed, name)
+    return RewardModel(name, scorer, backbone.tokenizer), losses
+
+
+def _fresh_scorer(
+    config: RewardConfig, model_config: ModelConfig, backbone: Backbone, seed: int, name: str
+) -> Scorer:
+    has_variance = config.loss == "bradley_terry_variance"
+    size, device = backbone.hidden_size, backbone.device
+    variance = linear_head(size, seed + 1, device) if has_variance else None
+    if config.model == "adapter" and model_config.adapter.kind == "lora":
+        adapter = adapter_name(name)
+        backbone.add_adapter(adapter, model_config.adapter, seed)
+        return SharedScorer(backbone, adapter, linear_head(size, seed, device), variance)
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    model = load_model(
+        AutoModelForSequenceClassification, model_config.base, model_config, num_labels=1
+    )
+    model.config.pad_token_id = backbone.tokenizer.pad_token_id
+    with torch.no_grad():
+        model.score.weight.copy_(linear_head(size, seed, device).weight)
+    return WholeScorer(model, variance)
+
+
+def _train(
+    config: RewardConfig,
+    scorer: Scorer,
+    backbone: Backbone,
+    pairs: Sequence[RenderedPair],
+    seed: int,
+    name: str,
+) -> list[float]:
+    from transformers.trainer_callback import PrinterCallback
+
+    steps = math.ceil(math.ceil(len(pairs) / config.batch_size) / config.accumulation)
+    with meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown:
+        trainer = _trainer(config.loss, name)(
+            model=scorer,
+            args=_arguments(config, backbone, seed),
+            train_dataset=list(pairs),
+            data_collator=PairCollator(backbone.tokenizer.pad_token_id),
+            callbacks=[ProgressCallback(shown)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    scorer.eval()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@dataclass(frozen=True, slots=True)
+class PairCollator:
+    """Stacks a batch of B pairs to (2B, T): positives first, negatives second."""
+
+    pad_token_id: int
+
+    def __call__(self, pairs: Sequence[RenderedPair]) -> dict[str, Tensor]:
+        """Input ids and attention mask."""
+        rows = [pair.positive for pair in pairs] + [pair.negative for pair in pairs]
+        ids, mask = pad_right(rows, self.pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+def _arguments(config: RewardConfig, backbone: Backbone, seed: int) -> Any:
+    from transformers import TrainingArguments
+
+    shared = shared_arguments(config, backbone.device, seed, "unused")
+    return TrainingArguments(**shared, save_strategy="no")
+
+
+def _trainer(loss_name: str, name: str) -> Any:
+    from transformers import Trainer
+
+    class PairTrainer(Trainer):  # type: ignore[misc]
+        def compute_loss(
+            self,
+            model: nn.Module,
+            inputs: dict[str, Tensor],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            rewards, variances = model(**inputs)
+            ups, downs = rewards.chunk(2)
+            up_v, down_v = (None, None) if variances is None else variances.chunk(2)
+            loss = pair_loss(loss_name, (ups, up_v), (downs, down_v))
+            refuse_nonfinite(loss, f"reward {name}", self.state.global_step)
+            return (loss, rewards) if return_outputs else loss
+
+    return PairTrainer
+
+
+def _fit_head(
+    config: RewardConfig, sft: Policy, pairs: Sequence[RenderedPair], seed: int, name: str
+) -> tuple[RewardModel, list[float]]:
+    """Fit a linear head on frozen hidden states by L-BFGS: convex for BCE and Bradley-Terry."""
+    backbone = sft.backbone
+    head = linear_head(backbone.hidden_size, seed, backbone.device)
+    scorer = SharedScorer(backbone, sft.adapter, head)
+    ups = _features(scorer, [pair.positive for pair in pairs], config.batch_size, name)
+    downs = _features(scorer, [pair.negative for pair in pairs], config.batch_size, name)
+    scale = torch.cat([ups, downs]).square().mean(0).sqrt().clamp(min=1e-6)
+    heads = 2 if config.loss == "bradley_terry_variance" else 1
+    weights = torch.zeros(heads, ups.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
+    losses: list[float] = []
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        outputs = [(ups / scale) @ weights.T, (downs / scale) @ weights.T]
+        sides = [(out[:, 0], out[:, 1] if heads == 2 else None) for out in outputs]
+        loss = pair_loss(config.loss, sides[0], sides[1]) + RIDGE / 2 * weights.square().sum()
+        refuse_nonfinite(loss, f"reward {name}", len(losses))
+        loss.backward()
+        losses.append(float(loss))
+        return loss
+
+    optimiser.step(closure)
+    fitted = (weights / scale).detach().float().to(backbone.device)
+    with torch.no_grad():
+        head.weight.copy_(fitted[:1])
+    if heads == 2:
+        scorer.variance = linear_head(backbone.hidden_size, seed, backbone.device)
+        with torch.no_grad():
+            scorer.variance.weight.copy_(fitted[1:])
+    return RewardModel(name, scorer, backbone.tokenizer), losses
+
+
+def _features(
+    scorer: SharedScorer, rows: Sequence[list[int]], batch_size: int, name: str
+) -> Tensor:
+    """Last hidden states (B, H) in float64 on the CPU."""
+    found = torch.empty(len(rows), scorer.backbone.hidden_size, dtype=torch.float64)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    pad = scorer.backbone.tokenizer.pad_token_id
+    with meter(f"hidden states for {name}", len(rows)) as shown, torch.inference_mode():
+        for start in range(0, len(order), 8 * batch_size):
+            chunk = order[start : start + 8 * batch_size]
+            ids, mask = pad_right([rows[i] for i in chunk], pad)
+            hidden = scorer.features(ids.to(scorer.device), mask.to(scorer.device))
+            found[chunk] = hidden.double().cpu()
+            shown.advance(len(chunk))
+    return found

@@ -1,0 +1,214 @@
+"""The plain rollout engine: transformers' forward with an expanded cache.
+
+Sampled from counter-based streams (see `random_streams`); log-probabilities of the sampled
+tokens come from the same logits, at temperature 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from demoalign.config import RolloutsConfig
+from demoalign.demonstrations.render import answer_end, decode_completion, render_prompt
+from demoalign.errors import ModelError
+from demoalign.policies.policy import Policy
+from demoalign.progress import meter
+from demoalign.records import FinishReason, Prompt, Rollout
+from demoalign.rollouts.random_streams import stream_key, uniforms
+from demoalign.rollouts.sampling import inverse_cdf, restrict_top_p
+
+GREEDY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSpec:
+    """A prompt to answer, with the id that its rollouts carry."""
+
+    id: str
+    prompt: Prompt
+
+
+class Engine(Protocol):
+    """Turns prompts into rollouts of one policy."""
+
+    def sample(
+        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
+    ) -> Iterator[Rollout]:
+        """Yield ``n`` rollouts of each prompt (one if greedy), in the order of the prompts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One completion to be sampled."""
+
+    spec: PromptSpec
+    index: int
+    prompt_ids: tuple[int, ...]
+
+
+class TransformersEngine:
+    """Samples with transformers' own modules; rows that have ended are dropped."""
+
+    def __init__(self, config: RolloutsConfig) -> None:
+        self.config = config
+
+    def sample(
+        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
+    ) -> Iterator[Rollout]:
+        """Yield ``n`` rollouts of each prompt, prompt by prompt.
+
+        Args:
+            policy: whose completions.
+            prompts: what to answer.
+            n: samples per prompt; ignored if ``greedy``.
+            seed: of the streams.
+            greedy: decode deterministically; the rollout's index is -1.
+
+        Raises:
+            ModelError: prompt and max_new_tokens do not fit the model's context.
+        """
+        indices = [GREEDY] if greedy else list(range(n))
+        tokenizer = policy.backbone.tokenizer
+        rows = []
+        for spec in prompts:
+            ids = tuple(render_prompt(tokenizer, spec.prompt))
+            self._check_context(policy, spec, ids)
+            rows += [_Row(spec, index, ids) for index in indices]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
+        done: dict[int, Rollout] = {}
+        emitted = 0
+        with meter(f"rollouts of {policy.name}", len(rows)) as shown, policy.active():
+            for start in range(0, len(order), self.config.batch_size):
+                chunk = order[start : start + self.config.batch_size]
+                found = self._batch(policy, [rows[i] for i in chunk], seed)
+                done.update(zip(chunk, found, strict=True))
+                shown.advance(len(chunk))
+                while emitted in done:
+                    yield done.pop(emitted)
+                    emitted += 1
+
+    def _check_context(self, policy: Policy, spec: PromptSpec, ids: tuple[int, ...]) -> None:
+        context = policy.backbone.context
+        if context is not None and len(ids) + self.config.max_new_tokens > context:
+            raise ModelError(
+                f"rollouts.max_new_tokens: prompt and completion must fit the model's context of "
+                f"{context} tokens, found {len(ids)} + {self.config.max_new_tokens} for prompt "
+                f"{spec.id}. Lower max_new_tokens or demonstrations.max_prompt_tokens."
+            )
+
+    @torch.inference_mode()
+    def _batch(self, policy: Policy, rows: Sequence[_Row], seed: int) -> list[Rollout]:
+        """Sample one batch to its end."""
+        model, device = policy.backbone.causal, policy.backbone.device
+        stops = _stop_ids(policy, rows)
+        draws = torch.from_numpy(
+            uniforms(
+                [stream_key(seed, row.spec.id, row.index) for row in rows],
+                self.config.max_new_tokens,
+            )
+        ).to(device)
+        logits, mask, cache = _prefill(model, rows, policy.backbone.tokenizer.pad_token_id, device)
+        alive = torch.arange(len(rows), device=device)
+        tokens: list[list[int]] = [[] for _ in rows]
+        logprobs = torch.zeros(len(rows), dtype=torch.float64, device=device)
+        greedy = rows[0].index == GREEDY
+        for step in range(self.config.max_new_tokens):
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            picked = log_probs.argmax(-1) if greedy else self._draw(logits, draws[alive, step])
+            logprobs[alive] += log_probs.gather(-1, picked[:, None]).squeeze(-1).double()
+            for row, token in zip(alive.tolist(), picked.tolist(), strict=True):
+                tokens[row].append(token)
+            going = ~torch.isin(picked, stops)
+            if not bool(going.any()) or step + 1 == self.config.max_new_tokens:
+                break
+            if not bool(going.all()):
+                kept = going.nonzero().squeeze(-1)
+                alive, picked, mask = alive[kept], picked[kept], mask[kept]
+                cache.batch_select_indices(kept)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            logits = _step(model, picked, mask, cache)
+        ended = set(stops.tolist())
+        return [
+            _rollout(policy, row, ids, float(logprob), seed, ended)
+            for row, ids, logprob in zip(rows, tokens, logprobs.tolist(), strict=True)
+        ]
+
+    def _draw(self, logits: Tensor, draws: Tensor) -> Tensor:
+        probabilities = torch.softmax(logits.float() / self.config.temperature, dim=-1)
+        return inverse_cdf(restrict_top_p(probabilities, self.config.top_p), draws)
+
+
+def make_engine(config: RolloutsConfig) -> Engine:
+    """The engine that the recipe names."""
+    return TransformersEngine(config)
+
+
+def _stop_ids(policy: Policy, rows: Sequence[_Row]) -> Tensor:
+    tokenizer = policy.backbone.tokenizer
+    is_chat = any(not isinstance(row.spec.prompt, str) for row in rows)
+    ids = sorted(answer_end(tokenizer, is_chat).stop_ids)
+    return torch.tensor(ids, device=policy.backbone.device)
+
+
+def _prefill(
+    model: Any, rows: Sequence[_Row], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor, Any]:
+    """Run each distinct prompt once, left-padded, and repeat its cache for its rows."""
+    from transformers import DynamicCache
+
+    distinct = list(dict.fromkeys(row.prompt_ids for row in rows))
+    longest = max(len(ids) for ids in distinct)
+    padded = [[pad] * (longest - len(ids)) + list(ids) for ids in distinct]
+    lengths = torch.tensor([len(ids) for ids in distinct], device=device)
+    mask = (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
+    cache = DynamicCache(config=model.config)
+    output = model(
+        input_ids=torch.tensor(padded, device=device),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    where = {ids: number for number, ids in enumerate(distinct)}
+    picks = torch.tensor([where[row.prompt_ids] for row in rows], device=device)
+    cache.batch_select_indices(picks)
+    return output.logits[:, -1][picks], mask[picks], cache
+
+
+def _step(model: Any, picked: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    """One more token for each row: (B, V) logits."""
+    output = model(
+        input_ids=picked[:, None],
+        attention_mask=mask,
+        position_ids=(mask.sum(-1, keepdim=True) - 1),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    logits: Tensor = output.logits[:, -1]
+    return logits
+
+
+def _rollout(
+    policy: Policy, row: _Row, ids: list[int], logprob: float, seed: int, ended: set[int]
+) -> Rollout:
+    reason: FinishReason = "stop" if ids[-1] in ended else "length"
+    text = decode_completion(policy.backbone.tokenizer, row.spec.prompt, ids)
+    label = "greedy" if row.index == GREEDY else str(row.index)
+    return Rollout(
+        id=f"{row.spec.id}/{policy.name}/{label}",
+        prompt_id=row.spec.id,
+        index=row.index,
+        completion=text,
+        token_ids=ids,
+        logprob=logprob,
+        finish_reason=reason,
+        policy=policy.name,
+        seed=seed,
+    )
