@@ -16,6 +16,7 @@ GOOD = '{"prompt": "Why?", "completion": " Because."}'
 
 def jsonl(path: Path, rows: Iterable[object]) -> Path:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return path
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demoalign.demonstrations import Demonstrations, read_demonstrations, write_rejected
+from demoalign.demonstrations.sources import hub_rows
 from demoalign.errors import DataError
 from demoalign.records import Demonstration, write_records
 
@@ -266,6 +267,18 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> Non
     message = str(caught.value)
     assert message.startswith("nobody-at-all/no-such-data: no such file (tried /")
     assert "split 'train' of a data set of this name cannot be loaded from the hub" in message
+
+
+def test_what_the_hubs_loader_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = importlib.import_module("datasets.config")
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    jsonl(tmp_path / "set" / "train.jsonl", ROWS)
+    # A folder stands in for a hub id: its rows come through the same loader.
+    rows = list(hub_rows(str(tmp_path / "set"), "train"))
+    assert [row.value for row in rows] == ROWS
+    assert rows[1].where == f"{tmp_path / 'set'}:row 2"
+    with pytest.raises(DataError, match="split 'dev' of a data set of this name cannot be loaded"):
+        list(hub_rows(str(tmp_path / "set"), "dev"))
 
 
 def test_many_rows(tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def test_nested_without_end(tmp_path: Path) -> None:
     assert only_problem(path, "d.jsonl:2").startswith("must be valid JSON: nested too deeply")
 
 
+def test_nested_too_deep_to_be_kept(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    deep = f"{'[' * 900}{']' * 900}"
+    path.write_text(f'{GOOD}\n{{"prompt": "a", "completion": "b", "c": {deep}}}\n')
+    assert only_problem(path, "d.jsonl:2") == "a row must not be nested hundreds of levels deep"
+
+
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(GOOD.encode() + b'\n{"prompt": "\xc3\xa9 caf\xe9", "completion": "x"}\n')

@@ -200,11 +200,14 @@ def _with_ids(examples: list[_Example]) -> tuple[Demonstration, ...]:
 def write_rejected(path: Path | str, result: Demonstrations) -> int:
     """Write the rejected rows, one object ``{where, what, row}`` a line; return how many.
 
+    The file appears whole or not at all.
+
     ``row`` is the row's object, or its raw text if it could not be read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as stream:
         for each in result.rejected:
             line = json.dumps(
                 {"where": each.where, "what": each.what, "row": plain(each.row, repair=False)},
@@ -212,4 +215,5 @@ def write_rejected(path: Path | str, result: Demonstrations) -> int:
             )
             # Half of a surrogate pair goes back to the escape that it was.
             stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+    partial.replace(path)
     return len(result.rejected)

@@ -23,7 +23,8 @@ class Rejected:
     Attributes:
         where: ``file:line``, or ``name:row N``.
         what: the field, the rule and the value found.
-        row: the row's object, or its raw text if it could not be read.
+        row: the row's object, its raw text if it could not be read, or None if it is nested so
+            deep that it cannot be written down.
     """
 
     where: str
@@ -73,7 +74,7 @@ def collect(
     """
     result: Collected[Made] = Collected()
     for row in rows:
-        what = row.what
+        what, kept = row.what, row.value
         if what is None and not isinstance(row.value, Mapping):
             what = f"a row must be an object, found {found(row.value)}"
         elif isinstance(row.value, Mapping):
@@ -81,8 +82,10 @@ def collect(
                 result.made.append(make(row.value))
             except RowError as error:
                 what = error.in_columns(columns)
+            except RecursionError:
+                what, kept = "a row must not be nested hundreds of levels deep", None
         if what is not None:
-            result.rejected.append(Rejected(row.where, what, row.value))
+            result.rejected.append(Rejected(row.where, what, kept))
         if limit is not None and len(result.made) >= limit:
             break
     return result

@@ -33,7 +33,7 @@ def open_source(source: str, split: str) -> tuple[str, Iterator[Row]]:
         return path.name, file_rows(path, path.name)
     if looks_like_path(source):
         raise DataError(f"{source}: no such file (tried {path.absolute()})")
-    return source, _hub_rows(source, split)
+    return source, hub_rows(source, split)
 
 
 def looks_like_path(source: str) -> bool:
@@ -100,7 +100,12 @@ def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
     yield from _numbered(folder.name, loaded)
 
 
-def _hub_rows(source: str, split: str) -> Iterator[Row]:
+def hub_rows(source: str, split: str) -> Iterator[Row]:
+    """The rows of one split of a data set on the hub, ``owner/name`` or ``owner/name:config``.
+
+    Raises:
+        DataError: it cannot be loaded, for whatever reason the loader gives.
+    """
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
