@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,28 +244,27 @@ def build_run(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete run folder; read only (use `edit` for a changed copy)."""
+    """A complete run folder; read only (`run_copy` may be changed)."""
     return build_run(tmp_path_factory.mktemp("run") / "help-desk")
 
 
-Edit = Callable[[str, Callable[[Any], Any]], Path]
-
-
 @pytest.fixture
-def edited(full_run: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Copy the run with changed JSON files: ``edited(**{"evaluation/samples.json": change})``."""
+def run_copy(full_run: Path, tmp_path: Path) -> Path:
+    """A copy of the complete run that a test may change."""
+    return Path(shutil.copytree(full_run, tmp_path / "help-desk"))
 
-    def make(**changes: Callable[[Any], Any] | None) -> Path:
-        import shutil
 
-        target = tmp_path / "help-desk"
-        shutil.copytree(full_run, target, dirs_exist_ok=True)
-        for name, change in changes.items():
-            path = target / name
-            if change is None:
-                path.unlink()
-            else:
-                write_json(path, change(json.loads(path.read_text(encoding="utf-8"))))
-        return target
+def change_json(path: Path, change: Callable[[Any], Any]) -> None:
+    """Rewrite a JSON file with what ``change`` makes of its value."""
+    write_json(path, change(json.loads(path.read_text(encoding="utf-8"))))
 
-    return make
+
+def shrink(run: Path) -> None:
+    """Leave one reward model and one baseline, so that few charts have to be drawn."""
+    kept = {"none", "greedy", "init-sft", "length"}
+
+    def fewer(results: dict[str, Any]) -> dict[str, Any]:
+        return {**results, "metrics": [m for m in results["metrics"] if m["selector"] in kept]}
+
+    change_json(run / "evaluation/results.json", fewer)
+    change_json(run / "evaluation/rewards.json", lambda r: {"init-sft": r["init-sft"]})

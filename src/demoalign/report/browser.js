@@ -62,7 +62,7 @@
   const view = element("div", "");
   const status = element("p", "meta");
   status.setAttribute("role", "status");
-  root.append(element("div", "pick", promptLabel, selectorLabel, back, next), status, view);
+  root.append(element("div", "pick", promptLabel, selectorLabel, element("div", "turn", back, next)), status, view);
 
   const candidateItem = (candidate, rank, selector, isChosen) => {
     const score = candidate.scores[selector];
@@ -81,7 +81,7 @@
   const answer = (title, text, golden) =>
     element(
       "div", "said",
-      element("h4", "", title),
+      element("h3", "", title),
       golden === undefined ? null : element("p", "meta", fact("golden", number(golden))),
       text === null ? element("p", "absent", "not stored") : words(text),
     );
@@ -97,7 +97,7 @@
     back.disabled = index === 0;
     next.disabled = index === data.samples.length - 1;
 
-    const prompt = element("div", "said prompt", element("h4", "", `Prompt ${sample.id}`));
+    const prompt = element("div", "said prompt", element("h3", "", `Prompt ${sample.id}`));
     for (const [role, text] of sample.prompt) {
       if (role) prompt.append(element("p", "meta", role));
       prompt.append(words(text));

@@ -9,7 +9,7 @@ from demoalign.records import Metric
 from demoalign.report import figures
 from demoalign.report.figures import Bar, Look, Point, Series
 from demoalign.report.read import SOURCES, RunResults, SourceRewards
-from demoalign.report.tables import PLAIN_ROWS
+from demoalign.report.tables import plain_rows
 from demoalign.report.verdict import main_n, reward_models_of, selectors_of
 from demoalign.report.words import Style, kind_of, policy_name, write, write_list, write_measured
 
@@ -60,7 +60,7 @@ def policies(run: RunResults) -> Chart:
     title, n = "Golden reward by policy", main_n(run)
     plain = [
         _bar(label, run.find("golden_reward", policy, selector), "policy")
-        for policy, selector, label in PLAIN_ROWS
+        for policy, selector, label in plain_rows(run)
     ]
     chosen = _selector_bars(run, "golden_reward", None)
     groups = [[bar for bar in plain if bar is not None], *chosen]
@@ -69,8 +69,10 @@ def policies(run: RunResults) -> Chart:
         return Chart(title, "Not measured: the run holds no golden reward.")
     spoken = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
     svg = figures.bar_chart("policies", f"{title}: {spoken}.", groups, "Mean golden reward")
-    caption = "Means over prompts; whiskers are 95 % intervals."
-    return Chart(title, caption if n is None else f"{caption} Selectors choose among n = {n}.", svg)
+    caption = "Means over prompts; whiskers are 95% intervals."
+    return Chart(
+        title, caption if n is None else f"{caption} Selectors choose among n\u00a0=\u00a0{n}.", svg
+    )
 
 
 def gains(run: RunResults) -> Chart:
@@ -82,7 +84,9 @@ def gains(run: RunResults) -> Chart:
         return Chart(title, "Not measured: the run holds no paired golden differences.")
     spoken = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
     svg = figures.forest("gains", f"{title}: {spoken}.", groups, "Difference in golden reward")
-    caption = f"Paired by prompt at n = {main_n(run)}, with 95 % intervals; left of 0 is worse."
+    caption = (
+        f"Paired by prompt at n\u00a0=\u00a0{main_n(run)}, with 95% intervals; left of 0 is worse."
+    )
     return Chart(title, caption, svg)
 
 
@@ -152,7 +156,7 @@ def _line(
         x_label=axis, log2=not by_kl, percent=percent, references=references,
     )  # fmt: skip
     lines = f" Dashed: {write_list(list(references))}." if references else ""
-    return Chart(title, f"Lines are means over prompts, bands 95 % intervals.{lines}", svg)
+    return Chart(title, f"Lines are means over prompts, bands 95% intervals.{lines}", svg)
 
 
 def golden_curve(run: RunResults, *, by_kl: bool) -> Chart:

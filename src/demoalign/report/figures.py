@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -205,9 +206,13 @@ def _rows(groups: Sequence[Sequence[Bar]]) -> list[tuple[float, Bar]]:
     return [(row + gap, bar) for row, (gap, bar) in enumerate(bars)]
 
 
+def _short(label: str) -> str:
+    return label if len(label) <= 24 else f"{label[:23]}\u2026"
+
+
 def _finish_rows(axes: mpl.axes.Axes, rows: Sequence[tuple[float, Bar]], x_label: str) -> None:
     axes.axvline(0, color=VARIABLES["muted"], lw=1)
-    axes.set_yticks([row for row, _ in rows], [bar.label for _, bar in rows])
+    axes.set_yticks([row for row, _ in rows], [_short(bar.label) for _, bar in rows])
     axes.set_ylim(rows[-1][0] + 0.6, -0.6)
     axes.set_xlabel(x_label)
 
@@ -251,7 +256,7 @@ def scatter(
 
 
 def swatch(chart: str, look: Look) -> str:
-    """The line and marker of a selector, for a legend; hidden from screen readers."""
+    """The line and marker of a selector, to be referred to by its id; not for screen readers."""
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": chart}):
         figure = Figure(figsize=(0.42, 0.17))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -271,7 +276,10 @@ def _svg(figure: Figure, chart: str, description: str) -> str:
     """The drawing as an inline element: own ids, page fonts, CSS colours, nothing external."""
     FigureCanvasSVG(figure)
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The browser's fonts draw the text; a glyph that matplotlib's font lacks is no matter.
+        warnings.filterwarnings("ignore", message="Glyph ", category=UserWarning)
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     view = re.search(r'viewBox="([^"]+)"', text)
     assert view is not None, "matplotlib wrote an SVG without a viewBox"
@@ -288,4 +296,4 @@ def _svg(figure: Figure, chart: str, description: str) -> str:
     speech = (
         f'role="img" aria-label="{escape(description)}"' if description else 'aria-hidden="true"'
     )
-    return f'<svg class="chart" viewBox="{view[1]}" {speech}>{body.strip()}'
+    return f'<svg id="{chart}" class="chart" viewBox="{view[1]}" {speech}>{body.strip()}'

@@ -116,6 +116,7 @@ def _charts(run: RunResults) -> Mapping[str, object]:
         "proxies": charts.proxy_charts(run),
         "rewards": charts.reward_charts(run),
         "swatches": charts.swatches(run),
+        "places": {name: place for place, name in enumerate(charts.looks(run))},
     }
 
 

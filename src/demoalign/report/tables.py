@@ -68,12 +68,23 @@ def _table(columns: Iterable[tuple[str, str]], groups: Mapping[str, tuple[Row, .
     return Table(columns, groups, tuple(notes))
 
 
+def plain_rows(run: RunResults) -> list[tuple[str, str, str]]:
+    """(policy, selector, label) of the usual four, then of every other policy (trained ones)."""
+    known = {(policy, selector) for policy, selector, _ in PLAIN_ROWS}
+    found = {(m.policy, m.selector) for m in run.metrics if m.selector in PLAIN and m.n == 1}
+    others = sorted(pair for pair in found - known if pair[0] not in ("none", "initial"))
+    return [
+        *PLAIN_ROWS,
+        *((p, s, p if s == "none" else f"{p}, {s}") for p, s in others if p != "demonstrations"),
+    ]
+
+
 def main_table(run: RunResults) -> Table:
     """Policies, then the selectors at every n; groups are ``plain`` and the n's."""
     plan = _main_columns(run)
     plain = tuple(
         Row(label, "", None, tuple(_plain_cell(run, policy, selector, *column) for column in plan))
-        for policy, selector, label in PLAIN_ROWS
+        for policy, selector, label in plain_rows(run)
     )
     groups = {"plain": plain}
     for n in measured_ns(run):
@@ -250,4 +261,4 @@ def _flat(value: Json, prefix: str) -> Iterator[tuple[str, str]]:
 
 def seeds_of(run: RunResults) -> list[int]:
     """The seeds of all measured numbers."""
-    return sorted({m.seed for m in run.metrics if m.value is not None and m.selector not in PLAIN})
+    return sorted({m.seed for m in run.metrics if m.value is not None})

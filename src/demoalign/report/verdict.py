@@ -1,8 +1,8 @@
 """Metrics -> the sentences a reader takes away. Pure.
 
-The headline is about one reward model at one n, both fixed by the recipe and never picked by
+The headline is about one reward model at one n, both fixed beforehand and never picked by
 their result: the model whose sources the recipe names (else the first known one), at the
-measured n nearest to 16.
+measured n nearest to 16. A run without selectors is headed by its first trained policy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from demoalign.report.read import RunResults
 from demoalign.report.stored import mapping_of, text_of
 from demoalign.report.words import (
     BASELINES,
+    PLAIN,
+    POLICY_NAMES,
     in_order,
     kind_of,
     write,
@@ -27,6 +29,13 @@ from demoalign.report.words import (
 
 Tone = Literal["better", "worse", "unclear", "hacked", "unmeasured"]
 HEADLINE_N = 16
+LABELS: dict[Tone, str] = {
+    "better": "Better",
+    "worse": "Worse",
+    "unclear": "Cannot tell",
+    "hacked": "Hacked",
+    "unmeasured": "Not measured",
+}
 SHORT_SOURCES = {"initial": "init", "demonstrations": "demo"}
 OTHERS = {
     "sft/none/1": "the SFT policy's plain samples",
@@ -44,6 +53,13 @@ class Verdict:
     details: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """The tone in a word or three; a hacked model may still be better at the headline's n."""
+        if self.tone == "hacked" and not self.headline.startswith("No difference"):
+            return "Better, then hacked"
+        return LABELS[self.tone]
+
 
 def selectors_of(run: RunResults) -> list[str]:
     """Every reward model and baseline the run holds anything about, in reading order."""
@@ -57,7 +73,7 @@ def reward_models_of(run: RunResults) -> list[str]:
 
 def measured_ns(run: RunResults) -> list[int]:
     """Every n > 1 at which some selector has a value."""
-    return sorted({m.n for m in run.metrics if m.n > 1 and m.selector not in ("none", "greedy")})
+    return sorted({m.n for m in run.metrics if m.n > 1 and m.selector not in PLAIN})
 
 
 def main_n(run: RunResults) -> int | None:
@@ -84,6 +100,9 @@ def give_verdict(run: RunResults) -> Verdict:
     found = None
     if n is not None and model is not None:
         found = run.find("golden_reward_difference", "sft", model, n, "sft/none/1")
+    trained = [m for m in _trained(run) if m.value is not None]
+    if (found is None or found.value is None) and trained:
+        found = trained.pop(0)
     if found is None or found.value is None:
         why = f" ({found.reason})" if found is not None and found.reason else ""
         headline = f"Whether best-of-N beats the SFT policy's plain samples was not measured{why}."
@@ -91,7 +110,8 @@ def give_verdict(run: RunResults) -> Verdict:
     tone, headline = compare(found)
     if tone != "worse" and _is_hacked(run, found.selector):
         tone = "hacked"
-    details = [*_other_comparisons(run, found.selector, found.n), *_baseline(run, found)]
+    told = [compare(m)[1] for m in trained]
+    details = [*told, *_other_comparisons(run, found), *_baseline(run, found)]
     return Verdict(tone, headline, tuple(details), warnings)
 
 
@@ -99,7 +119,7 @@ def compare(difference: Metric) -> tuple[Tone, str]:
     """Say one paired difference in a sentence; it is told only if its interval excludes 0."""
     assert difference.value is not None
     value, interval = difference.value, difference.ci95
-    subject = f"best of {difference.n} under {difference.selector}"
+    subject = _subject(difference)
     other = OTHERS.get(difference.against or "", difference.against or "the other side")
     paired = f"paired over {difference.count} prompts" if difference.count else "paired by prompt"
     if interval is None or interval[0] <= 0 <= interval[1]:
@@ -115,6 +135,25 @@ def compare(difference: Metric) -> tuple[Tone, str]:
     if better:
         return "better", f"{subject} beats {other} by {size}, {paired}."
     return "worse", f"{subject} falls below {other} by {size}, {paired}."
+
+
+def _subject(metric: Metric) -> str:
+    if metric.selector in PLAIN:
+        way = "samples" if metric.selector == "none" else "greedy decoding"
+        return f"policy {metric.policy} ({way})"
+    return f"best of {metric.n} under {metric.selector}"
+
+
+def _trained(run: RunResults) -> list[Metric]:
+    """Paired differences of policies that a method trained, to the SFT policy's samples."""
+    return [
+        m
+        for m in run.metrics
+        if m.metric == "golden_reward_difference"
+        and m.selector in PLAIN
+        and m.policy not in POLICY_NAMES
+        and m.against == "sft/none/1"
+    ]
 
 
 def _without_golden(run: RunResults) -> str:
@@ -146,16 +185,16 @@ def _proxies(run: RunResults, model: str | None) -> list[str]:
     return said
 
 
-def _other_comparisons(run: RunResults, model: str, n: int) -> list[str]:
-    said = []
+def _other_comparisons(run: RunResults, headline: Metric) -> list[str]:
+    said, name, n = [], "golden_reward_difference", headline.n
     for against in ("sft/greedy/1", "demonstrations/none/1"):
-        found = run.find("golden_reward_difference", "sft", model, n, against)
+        found = run.find(name, headline.policy, headline.selector, n, against)
         if found is not None and found.value is not None:
             said.append(compare(found)[1])
     others = []
     for other in reward_models_of(run):
-        found = run.find("golden_reward_difference", "sft", other, n, "sft/none/1")
-        if other != model and found is not None and found.value is not None:
+        found = run.find(name, "sft", other, n, "sft/none/1")
+        if other != headline.selector and n > 1 and found is not None and found.value is not None:
             others.append(f"{other} {write_measured(found, 'signed')}")
     if others:
         said.append(f"Other reward models at n = {n}, against plain samples: {write_list(others)}.")
@@ -170,7 +209,7 @@ def _baseline(run: RunResults, found: Metric) -> list[str]:
         if (m := run.find("golden_reward_difference", "sft", name, found.n, "sft/none/1"))
         and m.value is not None
     ]
-    if not rows or found.value is None:
+    if not rows or found.value is None or found.selector in PLAIN:
         return []
     best = max(rows, key=lambda m: m.value if m.value is not None else -math.inf)
     text = (
@@ -206,7 +245,7 @@ def _warnings(run: RunResults) -> list[str]:
         length = run.find("length_correlation", "sft", model)
         if length is not None and length.value is not None and abs(length.value) >= 0.5:
             said.append(
-                f"Length: within a prompt, {model}'s reward follows length with a rank "
+                f"Length: Within a prompt, {model}'s reward follows length with a rank "
                 f"correlation of {write_measured(length, 'signed')}; it may reward length itself."
             )
     cut = run.find("truncated_fraction", "sft", "none")
