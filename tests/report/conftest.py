@@ -201,7 +201,10 @@ RECIPE = {
     "model": {"base": "lab/base", "adapter": {"kind": "lora", "r": 8}},
     "demonstrations": {"source": "demonstrations.jsonl", "test_fraction": 0.1},
     "rollouts": {"samples_per_prompt": SAMPLES, "max_new_tokens": 64, "temperature": 1.0},
-    "reward": {"positives": "sft", "negatives": "initial", "loss": "bce"},
+    "reward": [
+        {"positives": "sft", "negatives": "initial", "loss": "bce"},
+        {"positives": "demonstrations", "negatives": "initial"},
+    ],
     "evaluation": {"golden": "lab", "n": list(NS)},
 }
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from demoalign.records import Metric
 from demoalign.report.read import RunResults
-from demoalign.report.verdict import compare, give_verdict, main_n, main_reward_model
+from demoalign.report.verdict import (
+    compare,
+    give_verdict,
+    main_n,
+    main_reward_model,
+    recipe_reward_models,
+)
 
 Interval = tuple[float, float]
 GOLDEN = Metric("golden_reward", "sft", "none", 1, 1.0, (0.9, 1.1), 100, 0, "reward")
@@ -133,6 +139,15 @@ def test_the_headline_is_fixed_beforehand_and_not_the_best() -> None:
     assert main_n(run) == 8
     assert main_reward_model(run) == "init-demo"
     assert give_verdict(run).headline.startswith("Best of 8 under init-demo beats")
+
+
+def test_the_first_of_several_reward_models_heads_the_report() -> None:
+    metrics = [GOLDEN, difference(0.2, (0.1, 0.3)), difference(0.1, (0.05, 0.2), "mine")]
+    named = {"name": "mine", "positives": "sft", "negatives": "initial"}
+    preferred = {"positives": "preferred", "negatives": "dispreferred"}
+    run = run_of(*metrics, recipe={"reward": [preferred, named]})
+    assert [name for name, _ in recipe_reward_models(run)] == ["preference", "mine"]
+    assert main_reward_model(run) == "mine"
 
 
 def test_a_trained_policy_heads_a_run_without_selectors() -> None:

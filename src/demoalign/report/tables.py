@@ -12,6 +12,7 @@ from demoalign.report.verdict import (
     main_n,
     main_reward_model,
     measured_ns,
+    recipe_reward_models,
     selectors_of,
 )
 from demoalign.report.words import (
@@ -219,12 +220,11 @@ FACTS = (
     ("Samples per prompt", "rollouts.samples_per_prompt"),
     ("Longest completion (tokens)", "rollouts.max_new_tokens"),
     ("Sampling temperature", "rollouts.temperature"),
-    ("Reward: positives", "reward.positives"),
-    ("Reward: negatives", "reward.negatives"),
-    ("Reward: loss", "reward.loss"),
     ("Golden reward", "evaluation.golden"),
     ("Seed", "seed"),
 )
+
+REWARD_FACTS = ("negatives", "positives", "loss", "model")
 
 
 def facts(run: RunResults) -> list[tuple[str, str]]:
@@ -238,6 +238,9 @@ def facts(run: RunResults) -> list[tuple[str, str]]:
         text = text_of(value) or write_list([item for item in items if item])
         if text:
             found.append((label, text))
+    for name, section in recipe_reward_models(run):
+        said = [f"{key} {text_of(section.get(key))}" for key in REWARD_FACTS if key in section]
+        found.append((f"Reward model {name}", ", ".join(said)))
     return found
 
 

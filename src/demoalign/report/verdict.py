@@ -1,20 +1,20 @@
 """Metrics -> the sentences a reader takes away. Pure.
 
 The headline is about one reward model at one n, both fixed beforehand and never picked by
-their result: the model whose sources the recipe names (else the first known one), at the
-measured n nearest to 16. A run without selectors is headed by its first trained policy.
+their result: the first reward model of the recipe (else the first known one), at
+the measured n nearest to 16. A run without selectors is headed by its first trained policy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from demoalign.records import Metric
 from demoalign.report.read import RunResults
-from demoalign.report.stored import mapping_of, text_of
+from demoalign.report.stored import Json, list_of, mapping_of, text_of
 from demoalign.report.words import (
     BASELINES,
     PLAIN,
@@ -82,13 +82,30 @@ def main_n(run: RunResults) -> int | None:
     return min(ns, key=lambda n: (abs(math.log(n / HEADLINE_N)), n)) if ns else None
 
 
+def recipe_reward_models(run: RunResults) -> list[tuple[str, Mapping[str, Json]]]:
+    """(name, settings) of the recipe's reward models: one section, or a list of them."""
+    stored = run.recipe.get("reward")
+    found = []
+    for section in map(mapping_of, list_of(stored) or [stored]):
+        sides = [text_of(section.get(side)) for side in ("negatives", "positives")]
+        name = "-".join(_short(side) for side in sides if side)
+        if sides == ["dispreferred", "preferred"]:
+            name = "preference"
+        found.append((text_of(section.get("name")) or name, section))
+    return [(name, section) for name, section in found if name]
+
+
+def _short(source: str) -> str:
+    if source.startswith("policy:"):
+        return source.removeprefix("policy:").rstrip("/").rpartition("/")[2]
+    return SHORT_SOURCES.get(source, source)
+
+
 def main_reward_model(run: RunResults) -> str | None:
-    """The reward model of the recipe's sources; else the first one in reading order."""
-    reward = mapping_of(run.recipe.get("reward"))
-    sides = [text_of(reward.get(side)) for side in ("negatives", "positives")]
-    named = "-".join(SHORT_SOURCES.get(side, side) for side in sides)
+    """The recipe's first reward model that was evaluated; else the first in reading order."""
     models = reward_models_of(run)
-    return named if named in models else models[0] if models else None
+    named = [name for name, _ in recipe_reward_models(run) if name in models]
+    return next(iter(named or models), None)
 
 
 def give_verdict(run: RunResults) -> Verdict:
