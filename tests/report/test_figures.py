@@ -65,7 +65,7 @@ def test_drawings_are_well_formed_and_refer_only_to_themselves() -> None:
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:
-    assert every_chart() == every_chart()
+    assert lines() == lines()
 
 
 def test_names_from_data_are_text_and_never_markup_or_mathematics() -> None:
