@@ -76,6 +76,16 @@ def test_the_maximum_is_the_sum_of_what_is_good() -> None:
     assert sum(weight for weight in WEIGHTS.values() if weight > 0) == MAXIMUM == score(BEST)
 
 
+def test_the_worked_example_of_the_package() -> None:
+    answer = (
+        " I am sorry about this, Maria. Please press the reset button. This takes ten minutes."
+        " Buy our new kettle today."
+    )
+    earned = {name: points for name, points in facets(PROMPT, answer).items() if points}
+    assert earned == {"empathy": 1.0, "fix": 2.0, "timing": 1.0, "advertising": -1.0}
+    assert score(answer) == 3
+
+
 def test_chat_prompts_score_like_text() -> None:
     chat = [{"role": "user", "content": "My kettle stays cold. My order is 4821."}]
     assert golden_reward([chat], [BEST]) == [7.0]

@@ -260,7 +260,7 @@ policy of the examples and tests, and good for nothing else.
 | held-out loss, nats per token ({held_out} texts, prompt included) | {loss:.4f} |
 | held-out perplexity | {perplexity:.3f} |
 | golden reward of samples at temperature 1 ({samples} prompts) | {golden:.2f} |
-| minutes of training on {threads} CPU threads | {minutes:.1f} |
+| minutes of training, with {threads} CPU thread(s) | {minutes:.1f} |
 
 Made by `python -m demoalign.lab.train_base`, which writes this card too.
 """
