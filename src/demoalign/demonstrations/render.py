@@ -49,7 +49,10 @@ def prompt_text(tokenizer: Any, prompt: Prompt) -> str:
         return str(
             tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         )
-    turns = [f"\n\n{_SPEAKERS[turn['role']]}: {turn['content']}" for turn in prompt]
+    turns = [
+        f"\n\n{_SPEAKERS.get(turn['role'], turn['role'].title())}: {turn['content']}"
+        for turn in prompt
+    ]
     return "".join(turns) + "\n\nAssistant:"
 
 

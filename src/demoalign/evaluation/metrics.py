@@ -238,5 +238,5 @@ def _correlation(
             found.append(float(np.corrcoef(a, b)[0, 1]))
     unit = "Spearman correlation within a prompt"
     if not found:
-        return make.missing(name, SFT, selector, scores.shape[1], unit, "no prompt has both vary")
-    return make.mean(name, SFT, selector, scores.shape[1], np.array(found), unit)
+        return make.missing(name, SFT, selector, 1, unit, "in no prompt do both vary")
+    return make.mean(name, SFT, selector, 1, np.array(found), unit)

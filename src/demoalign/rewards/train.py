@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -117,10 +118,13 @@ def _train(
     from transformers.trainer_callback import PrinterCallback
 
     steps = math.ceil(math.ceil(len(pairs) / config.batch_size) / config.accumulation)
-    with meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown:
+    with (
+        meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown,
+        TemporaryDirectory() as scratch,
+    ):
         trainer = _trainer(config.loss, name)(
             model=scorer,
-            args=_arguments(config, backbone, seed),
+            args=_arguments(config, backbone, seed, scratch),
             train_dataset=list(pairs),
             data_collator=PairCollator(backbone.tokenizer.pad_token_id),
             callbacks=[ProgressCallback(shown)],
@@ -144,10 +148,10 @@ class PairCollator:
         return {"input_ids": ids, "attention_mask": mask}
 
 
-def _arguments(config: RewardConfig, backbone: Backbone, seed: int) -> Any:
+def _arguments(config: RewardConfig, backbone: Backbone, seed: int, scratch: str) -> Any:
     from transformers import TrainingArguments
 
-    shared = shared_arguments(config, backbone.device, seed, "unused")
+    shared = shared_arguments(config, backbone.device, seed, scratch)
     return TrainingArguments(**shared, save_strategy="no")
 
 

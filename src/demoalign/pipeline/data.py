@@ -1,0 +1,133 @@
+"""The demonstrations stage: read, refuse what does not fit, split, store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demoalign.config import Recipe
+from demoalign.demonstrations import (
+    Demonstrations,
+    Rejected,
+    inspect,
+    refuse_shared_prompts,
+    too_long,
+    write_rejected,
+)
+from demoalign.demonstrations.render import render
+from demoalign.demonstrations.split import prompt_key
+from demoalign.errors import DataError
+from demoalign.pipeline.resolve import BaseText, load_demonstrations
+from demoalign.records import Demonstration, read_records, write_records
+from demoalign.store import write_json
+
+
+@dataclass(frozen=True)
+class Data:
+    """Demonstrations ready to train and test on, with what was refused."""
+
+    train: tuple[Demonstration, ...]
+    test: tuple[Demonstration, ...]
+    whole: Demonstrations
+
+
+def prepare_data(recipe: Recipe, base: BaseText) -> Data:
+    """Read and split the recipe's demonstrations.
+
+    Raises:
+        DataError: unusable rows without skip_invalid, prompts that are too long, or prompts that
+            stand in both train and test.
+    """
+    config = recipe.demonstrations
+    whole = _drop_long(load_demonstrations(config, recipe.seed), recipe, base)
+    if config.test_source is None:
+        split = whole.split(config.test_fraction, recipe.seed)
+        return Data(split.train.rows, split.test.rows, whole)
+    other = config.model_copy(update={"source": config.test_source, "limit": None})
+    test = _drop_long(load_demonstrations(other, recipe.seed), recipe, base)
+    refuse_shared_prompts(whole.rows, test.rows)
+    return Data(whole.rows, test.rows, whole)
+
+
+def count_tokens(tokenizer: Any) -> Any:
+    """A function from a demonstration to its lengths (prompt tokens, completion tokens)."""
+
+    def count(row: Demonstration) -> tuple[int, int]:
+        rendered = render(tokenizer, row.prompt, row.completion)
+        return len(rendered.prompt_ids), len(rendered.completion_ids)
+
+    return count
+
+
+def store_data(folder: Path, data: Data, recipe: Recipe, tokenizer: Any) -> None:
+    """Write train.jsonl, test.jsonl, rejected.jsonl and summary.json."""
+    write_records(folder / "train.jsonl", data.train)
+    write_records(folder / "test.jsonl", data.test)
+    write_rejected(folder / "rejected.jsonl", data.whole)
+    summary = inspect(
+        [*data.train, *data.test],
+        count_tokens(tokenizer),
+        max_completion_tokens=recipe.rollouts.max_new_tokens,
+    )
+    write_json(
+        folder / "summary.json",
+        {
+            "source": data.whole.source,
+            "format": data.whole.format,
+            "why": data.whole.why,
+            "train": len(data.train),
+            "test": len(data.test),
+            "rejected": len(data.whole.rejected),
+            **dataclasses.asdict(summary),
+        },
+    )
+
+
+def read_data(folder: Path) -> tuple[list[Demonstration], list[Demonstration]]:
+    """The stored (train, test) demonstrations."""
+    return (
+        read_records(folder / "train.jsonl", Demonstration),
+        read_records(folder / "test.jsonl", Demonstration),
+    )
+
+
+def distinct_prompts(rows: Iterable[Demonstration], limit: int | None) -> list[Demonstration]:
+    """The first demonstration of each distinct prompt: intervals need independent prompts."""
+    first: dict[str, Demonstration] = {}
+    for row in rows:
+        first.setdefault(prompt_key(row.prompt), row)
+    return list(first.values())[:limit]
+
+
+def _drop_long(whole: Demonstrations, recipe: Recipe, base: BaseText) -> Demonstrations:
+    limit = base.prompt_limit(recipe)
+    problems = too_long(whole.rows, count_tokens(base.tokenizer), limit)
+    if not problems:
+        return whole
+    if not recipe.demonstrations.skip_invalid:
+        raise DataError(
+            f"{whole.source}: {len(problems)} of {len(whole)} prompts are longer than {limit} "
+            f"tokens (demonstrations.max_prompt_tokens {recipe.demonstrations.max_prompt_tokens}; "
+            f"context {base.context} less rollouts.max_new_tokens "
+            f"{recipe.rollouts.max_new_tokens}); raise the limit, or pass --skip-invalid to go on "
+            "without them",
+            problems,
+        )
+    long = {problem.where: problem.what for problem in problems}
+    kept = tuple(row for row in whole.rows if row.id not in long)
+    if not kept:
+        raise DataError(f"{whole.source}: every prompt is longer than {limit} tokens", problems)
+    gone = tuple(
+        Rejected(row.id, long[row.id], dataclasses.asdict(row))
+        for row in whole.rows
+        if row.id in long
+    )
+    return dataclasses.replace(
+        whole,
+        rows=kept,
+        problems=(*whole.problems, *problems),
+        rejected=(*whole.rejected, *gone),
+    )

@@ -1,0 +1,68 @@
+"""The models of a run, loaded when a stage needs them and one whole model at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demoalign.config import Recipe
+from demoalign.policies.backbone import Backbone
+from demoalign.policies.policy import INITIAL, SFT, Policy
+from demoalign.rewards.reward_model import RewardModel, adapter_name
+
+
+class Models:
+    """Policies and reward models of one run, read from its folder.
+
+    With LoRA everything is an adapter on one shared backbone. With full fine-tuning the SFT
+    policy is weights of its own, and asking for one of the two lets go of the other.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._shared: Backbone | None = None
+        self._tuned: Backbone | None = None
+
+    @property
+    def uses_lora(self) -> bool:
+        """Whether policies are adapters on one backbone."""
+        return self._recipe.model.adapter.kind == "lora"
+
+    def release(self) -> None:
+        """Let go of all weights; the next use loads them afresh."""
+        self._shared = self._tuned = None
+
+    def backbone(self) -> Backbone:
+        """The base model's weights."""
+        self._tuned = None
+        if self._shared is None:
+            self._shared = Backbone.load(self._recipe.model)
+        return self._shared
+
+    def initial(self) -> Policy:
+        """The initial policy pi_0."""
+        return Policy(INITIAL, self.backbone())
+
+    def sft(self) -> Policy:
+        """The SFT policy, as the sft stage stored it."""
+        if self.uses_lora:
+            backbone = self.backbone()
+            if SFT not in backbone.adapters:
+                backbone.load_adapter(SFT, self._folder / "sft")
+            return Policy(SFT, backbone, SFT)
+        self._shared = None
+        if self._tuned is None:
+            tuned = self._recipe.model.model_copy(update={"base": str(self._folder / "sft")})
+            self._tuned = Backbone.load(tuned)
+        return Policy(SFT, self._tuned)
+
+    def reward(self, name: str, folder: Path) -> RewardModel:
+        """A stored reward model, on the shared backbone if it is an adapter."""
+        device = self._recipe.model.device
+        is_adapter = (folder / "adapter_config.json").is_file()
+        return RewardModel.load(folder, name, device, self.backbone() if is_adapter else None)
+
+    def drop_reward(self, name: str) -> None:
+        """Take a reward model's adapter off the backbone again."""
+        if self._shared is not None:
+            self._shared.remove_adapter(adapter_name(name))

@@ -1,0 +1,257 @@
+"""The run: which stages there are, what each depends on, and which have to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from demoalign.config import Recipe, dump_recipe
+from demoalign.errors import RecipeError
+from demoalign.pipeline.data import prepare_data, store_data
+from demoalign.pipeline.environment import environment
+from demoalign.pipeline.models import Models
+from demoalign.pipeline.resolve import (
+    BaseText,
+    base_digest,
+    golden_digest,
+    read_base,
+    resolve_lab,
+    source_digest,
+)
+from demoalign.pipeline.testing import (
+    best_of_n_stage,
+    evaluation_stage,
+    rollouts_stage,
+    test_rollouts_stage,
+)
+from demoalign.pipeline.training import reward_stage, sft_stage, train_samples
+from demoalign.store import Run, fingerprint, settings_of, write_json, write_text
+
+Work = Callable[[Path], None]
+
+TARGETS = {
+    "demonstrations": "demonstrations",
+    "sft": "sft",
+    "sample": "rollouts",
+    "reward": "reward",
+    "best-of-n": "best-of-n",
+    "evaluate": "evaluation",
+    "report": "report",
+}
+"""Command -> the last stage that it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: its folder below the run.
+        fingerprint: of its settings and of everything it reads.
+        work: does it, into the folder given.
+        resumes: whether an interrupted attempt is continued rather than begun again.
+    """
+
+    name: str
+    fingerprint: str
+    work: Work
+    resumes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a stage: ``done`` just now or ``current`` already; seconds of work."""
+
+    stage: str
+    status: str
+    seconds: float
+
+
+class Pipeline:
+    """A recipe bound to its run folder."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = resolve_lab(recipe)
+        self.run = Run(self.recipe.folder)
+        self.models = Models(self.recipe, self.run.folder)
+
+    @cached_property
+    def base(self) -> BaseText:
+        """The base model's tokenizer and configuration."""
+        return read_base(self.recipe.model)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in order, with their fingerprints."""
+        recipe, folder, models = self.recipe, self.run.folder, self.models
+        data = self._data_fingerprint()
+        sft = fingerprint(
+            stage="sft",
+            data=data,
+            seed=recipe.seed,
+            base=base_digest(recipe.model.base),
+            model=settings_of(recipe.model),
+            settings=settings_of(recipe.sft),
+        )
+        rollouts = fingerprint(
+            stage="rollouts",
+            sft=sft,
+            seed=recipe.seed,
+            samples=train_samples(recipe),
+            settings=settings_of(recipe.rollouts),
+        )
+        tests = self._test_fingerprint(sft)
+        rewards = [self._reward_stage(number, rollouts) for number in range(len(recipe.reward))]
+        best = fingerprint(
+            stage="best-of-n", tests=tests, rewards=[stage.fingerprint for stage in rewards]
+        )
+        evaluation = fingerprint(
+            stage="evaluation",
+            best=best,
+            settings=settings_of(recipe.evaluation),
+            golden=golden_digest(recipe.evaluation.golden),
+            run=recipe.name,
+        )
+        return (
+            Stage("demonstrations", data, self._store_demonstrations),
+            Stage("sft", sft, partial(sft_stage, recipe, folder, models), resumes=True),
+            Stage("rollouts", rollouts, partial(rollouts_stage, recipe, folder, models), True),
+            *rewards,
+            Stage(
+                "rollouts-test", tests, partial(test_rollouts_stage, recipe, folder, models), True
+            ),
+            Stage("best-of-n", best, partial(best_of_n_stage, recipe, folder, models)),
+            Stage("evaluation", evaluation, partial(evaluation_stage, recipe, folder, models)),
+        )
+
+    def plan(self) -> list[tuple[str, bool]]:
+        """Each stage with whether it is already done as the recipe now asks."""
+        return [
+            (stage.name, self.run.is_current(stage.name, stage.fingerprint))
+            for stage in self.stages
+        ]
+
+    def advance(self, target: str = "report") -> list[Outcome]:
+        """Run what is needed up to a stage of `TARGETS`' values; skip what is up to date.
+
+        Raises:
+            DemoalignError: a stage failed; what was finished before it is kept.
+        """
+        wanted = self._until(target)
+        outcomes = []
+        with self.run.locked():
+            self._describe()
+            for number, stage in enumerate(wanted, start=1):
+                outcomes.append(self._do(stage, f"[{number}/{len(wanted)}] {stage.name}"))
+            if target == "report":
+                from demoalign.report import write_report
+
+                write_report(self.run.folder)
+        return outcomes
+
+    @property
+    def report(self) -> Path:
+        """Where the report is."""
+        return self.run.folder / "report.html"
+
+    def _until(self, target: str) -> list[Stage]:
+        names = [stage.name for stage in self.stages]
+        if target == "report":
+            return list(self.stages)
+        ends = [i for i, name in enumerate(names) if name.partition("/")[0] == target]
+        if not ends:
+            raise RecipeError(f"stage: must be one of {', '.join(TARGETS)}, found {target!r}")
+        return list(self.stages[: ends[-1] + 1])
+
+    def _do(self, stage: Stage, title: str) -> Outcome:
+        if self.run.is_current(stage.name, stage.fingerprint):
+            self._log(f"{title}: up to date")
+            return Outcome(stage.name, "current", 0.0)
+        self._log(f"{title}: running")
+        manifest = self.run.do(
+            stage.name, stage.fingerprint, self.recipe.seed, stage.work, keep=stage.resumes
+        )
+        self._log(f"{title}: done in {manifest.seconds:.1f} s")
+        return Outcome(stage.name, "done", manifest.seconds)
+
+    def _describe(self) -> None:
+        write_text(self.run.folder / "recipe.yaml", dump_recipe(self.recipe))
+        write_json(self.run.folder / "env.json", environment())
+
+    def _log(self, line: str) -> None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with (self.run.folder / "run.log").open("a", encoding="utf-8") as stream:
+            stream.write(f"{stamp} {line}\n")
+
+    def _store_demonstrations(self, folder: Path) -> None:
+        data = prepare_data(self.recipe, self.base)
+        store_data(folder, data, self.recipe, self.base.tokenizer)
+
+    def _data_fingerprint(self) -> str:
+        recipe = self.recipe
+        config = recipe.demonstrations
+        return fingerprint(
+            stage="demonstrations",
+            seed=recipe.seed,
+            settings=settings_of(config),
+            source=source_digest(config.source),
+            test=source_digest(config.test_source) if config.test_source else None,
+            limit=self.base.prompt_limit(recipe),
+            base=base_digest(recipe.model.base),
+        )
+
+    def _test_fingerprint(self, sft: str) -> str:
+        recipe = self.recipe
+        ignored = {"samples_per_prompt", "train_prompts"}
+        settings = {k: v for k, v in settings_of(recipe.rollouts).items() if k not in ignored}
+        return fingerprint(
+            stage="rollouts-test",
+            sft=sft,
+            seed=recipe.seed,
+            settings=settings,
+            most=max(recipe.evaluation.sizes),
+            prompts=recipe.evaluation.prompts,
+            initial=recipe.evaluation.initial_samples,
+        )
+
+    def _reward_stage(self, number: int, rollouts: str) -> Stage:
+        recipe, config = self.recipe, self.recipe.reward[number]
+        preferences = config.preferences
+        golden = golden_digest(recipe.evaluation.golden) if preferences == "golden" else None
+        paths = [
+            source_digest(source.removeprefix("policy:"))
+            for source in (config.positives, config.negatives)
+            if source.startswith("policy:")
+        ]
+        wanted = fingerprint(
+            stage="reward",
+            rollouts=rollouts,
+            seed=recipe.seed,
+            settings=settings_of(config),
+            preferences=None
+            if preferences in (None, "golden")
+            else source_digest(str(preferences)),
+            golden=golden,
+            policies=paths,
+        )
+        work = partial(reward_stage, recipe, config, self.run.folder, self.models)
+        return Stage(f"reward/{config.title}", wanted, work)
+
+
+def run(recipe: Recipe, target: str = "report") -> Path:
+    """Run a recipe up to a stage (by default all of it) and return the run's folder."""
+    pipeline = Pipeline(recipe)
+    pipeline.advance(target)
+    return pipeline.run.folder
+
+
+def outcomes_as_json(outcomes: list[Outcome]) -> list[dict[str, object]]:
+    """Outcomes as plain objects."""
+    return [dataclasses.asdict(outcome) for outcome in outcomes]

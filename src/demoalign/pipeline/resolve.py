@@ -1,0 +1,149 @@
+"""From what a recipe names to what is there: folders, digests, the embedded world's parts."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demoalign.config import LAB, DemonstrationsConfig, ModelConfig, Recipe
+from demoalign.demonstrations import Demonstrations, read_demonstrations
+from demoalign.errors import ModelError, RecipeError
+from demoalign.policies.load import check_folder, context_length
+from demoalign.policies.tokenizer import load_tokenizer
+from demoalign.store import digest_file, digest_folder
+
+LAB_ROWS = 2000
+LAB_DIAL = 0.5
+
+
+def resolve_lab(recipe: Recipe) -> Recipe:
+    """The recipe with ``lab`` replaced by the embedded base model's folder.
+
+    Raises:
+        RecipeError: a dial is set for demonstrations that have none.
+    """
+    if recipe.demonstrations.dial is not None and recipe.demonstrations.source != LAB:
+        raise RecipeError(
+            "demonstrations.dial: only the embedded world (source: lab) has a heterogeneity dial, "
+            f"found source: {recipe.demonstrations.source}"
+        )
+    if recipe.model.base != LAB:
+        return recipe
+    from demoalign.lab import BASE
+
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": str(BASE)})})
+
+
+def base_digest(base: str) -> str:
+    """Digest of a base model's files: weights, configuration, tokenizer and chat template."""
+    folder = Path(base).expanduser()
+    check_folder(base, trust_remote_code=True)
+    return digest_folder(folder) if folder.is_dir() else hub_digest(base)
+
+
+def hub_digest(base: str) -> str:
+    """The commit of a hub model's snapshot as the local cache has it; fetched if it is not."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        found = cached_file(base, "config.json")
+    except OSError as error:
+        raise ModelError(
+            f"model.base: {base!r} is no folder here, nor on the hub: {error}"
+        ) from error
+    return f"{base}@{Path(str(found)).parent.name}"
+
+
+def source_digest(source: str) -> str:
+    """Digest of a data file or folder; a hub id or ``lab`` stands for itself."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return digest_file(path)
+    return digest_folder(path) if path.is_dir() else source
+
+
+def golden_digest(spec: str | None) -> str:
+    """Digest of a golden reward: its model folder, or its module's source."""
+    if spec is None:
+        return "none"
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return digest_folder(path)
+    module, separator, _ = spec.partition(":")
+    beside = Path(*module.split(".")).with_suffix(".py")
+    if separator and beside.is_file():
+        return f"{spec}#{digest_file(beside)}"
+    return spec
+
+
+@dataclass(frozen=True, slots=True)
+class BaseText:
+    """What is known of a base model without its weights.
+
+    Attributes:
+        tokenizer: with a pad token that is no end token.
+        config: the model's configuration.
+        context: most tokens of prompt and completion together, if the model says.
+    """
+
+    tokenizer: Any
+    config: Any
+    context: int | None
+
+    def prompt_limit(self, recipe: Recipe) -> int:
+        """The longest prompt that may be answered: the recipe's limit, or the context's.
+
+        Raises:
+            RecipeError: max_new_tokens alone fills the context.
+        """
+        limit = recipe.demonstrations.max_prompt_tokens
+        if self.context is None:
+            return limit
+        room = self.context - recipe.rollouts.max_new_tokens
+        if room < 1:
+            raise RecipeError(
+                "rollouts.max_new_tokens: must leave room for a prompt in the model's context of "
+                f"{self.context} tokens, found {recipe.rollouts.max_new_tokens}"
+            )
+        return min(limit, room)
+
+
+def read_base(model: ModelConfig) -> BaseText:
+    """The base's tokenizer and configuration, without its weights.
+
+    Raises:
+        ModelError: they cannot be loaded safely.
+    """
+    from transformers import AutoConfig
+
+    check_folder(model.base, model.trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(model.base, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.base: {model.base!r} cannot be loaded: {error}") from error
+    rows = int(config.get_text_config().vocab_size)
+    tokenizer = load_tokenizer(model.base, rows, model.trust_remote_code)
+    return BaseText(tokenizer, config, context_length(config))
+
+
+def load_demonstrations(config: DemonstrationsConfig, seed: int) -> Demonstrations:
+    """Read the demonstrations that a recipe names.
+
+    Raises:
+        DataError: rows that cannot be used.
+    """
+    if config.source == LAB:
+        lab = importlib.import_module("demoalign.lab")
+        dial = LAB_DIAL if config.dial is None else config.dial
+        rows = lab.demonstrations(config.limit or LAB_ROWS, dial, seed)
+        return Demonstrations(tuple(rows), source=LAB, format=LAB, why="the embedded world")
+    return read_demonstrations(
+        config.source,
+        format=config.format,
+        columns=config.map,
+        split=config.split,
+        skip_invalid=config.skip_invalid,
+        limit=config.limit,
+    )

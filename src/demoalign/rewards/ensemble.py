@@ -1,0 +1,29 @@
+"""Several reward models seen as one: a guard against gaming any single one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoalign.config import EnsembleConfig
+
+Array = NDArray[np.float64]
+
+
+def aggregate(members: Sequence[Array], config: EnsembleConfig) -> Array:
+    """One score from K members' scores (B,) each.
+
+    ``mean``; ``min`` (the most sceptical member); or ``mean_minus_std``, the mean less k
+    standard deviations among members (population formula).
+    """
+    stacked = np.stack(list(members))
+    if config.aggregate == "min":
+        lowest: Array = stacked.min(axis=0)
+        return lowest
+    mean: Array = stacked.mean(axis=0)
+    if config.aggregate == "mean":
+        return mean
+    penalised: Array = mean - config.k * stacked.std(axis=0)
+    return penalised
