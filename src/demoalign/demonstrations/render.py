@@ -34,8 +34,13 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """How an answer is set: text that the template puts before it, token that ends it."""
+    """How an answer is set: text that the template puts before it, token that ends it.
 
+    Of the text before it, ``lead_ids`` are what goes up to its last special token and ``lead`` is
+    the rest, which is encoded together with the answer.
+    """
+
+    lead_ids: tuple[int, ...]
     lead: str
     token_id: int
     stop_ids: frozenset[int]
@@ -87,9 +92,10 @@ def render_completion(
     """
     end = answer_end(tokenizer, is_chat=not isinstance(prompt, str))
     text = completion.removesuffix(_text_of(end.token_id, tokenizer))
-    if not isinstance(prompt, str) and not tokenizer.chat_template and text[:1].strip():
+    is_plain_chat = not isinstance(prompt, str) and not tokenizer.chat_template
+    if is_plain_chat and (text[:1].strip() or text[:1] == " "):
         text = " " + text
-    ids = _encode_literally(tokenizer, end.lead + text)
+    ids = [*end.lead_ids, *_encode_literally(tokenizer, end.lead + text)]
     return [*ids, end.token_id] if finished else ids
 
 
@@ -105,6 +111,8 @@ def decode_completion(tokenizer: Any, prompt: Prompt, token_ids: list[int]) -> s
     """The text of sampled ids, without end token and without the template's lead."""
     end = answer_end(tokenizer, is_chat=not isinstance(prompt, str))
     ids = token_ids[:-1] if token_ids and token_ids[-1] in end.stop_ids else token_ids
+    if end.lead_ids and tuple(ids[: len(end.lead_ids)]) == end.lead_ids:
+        ids = ids[len(end.lead_ids) :]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     text = str(text).removeprefix(end.lead)
     is_plain_chat = not isinstance(prompt, str) and not tokenizer.chat_template
@@ -124,25 +132,28 @@ def answer_end(tokenizer: Any, is_chat: bool) -> AnswerEnd:
             "Set eos_token in its tokenizer_config.json."
         )
     if not (is_chat and tokenizer.chat_template):
-        return AnswerEnd("", eos, frozenset({eos}))
-    lead, token_id = _template_end(tokenizer, tokenizer.chat_template)
-    return AnswerEnd(lead, token_id, frozenset({eos, token_id}))
+        return AnswerEnd((), "", eos, frozenset({eos}))
+    lead_ids, lead, token_id = _template_end(tokenizer, tokenizer.chat_template)
+    return AnswerEnd(lead_ids, lead, token_id, frozenset({eos, token_id}))
 
 
 @lru_cache(maxsize=8)
-def _template_end(tokenizer: Any, _template: str) -> tuple[str, int]:
+def _template_end(tokenizer: Any, _template: str) -> tuple[tuple[int, ...], str, int]:
     """Render a probe answer and read off what the template puts around it."""
     question = [{"role": "user", "content": "Hello"}]
     answer = [*question, {"role": "assistant", "content": _PROBE}]
     head = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template(answer, tokenize=False)
     if not whole.startswith(head) or _PROBE not in whole[len(head) :]:
-        return "", tokenizer.eos_token_id
+        return (), "", tokenizer.eos_token_id
     lead, _, tail = whole[len(head) :].partition(_PROBE)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
     ends = [token for token in ids if token in special and token != tokenizer.bos_token_id]
-    return lead, (ends[0] if ends else tokenizer.eos_token_id)
+    texts = [str(text) for text in tokenizer.all_special_tokens]
+    cut = max((lead.rfind(text) + len(text) for text in texts if text in lead), default=0)
+    lead_ids = tuple(tokenizer(lead[:cut], add_special_tokens=False)["input_ids"]) if cut else ()
+    return lead_ids, lead[cut:], (ends[0] if ends else tokenizer.eos_token_id)
 
 
 def _encode_literally(tokenizer: Any, text: str) -> list[int]:
