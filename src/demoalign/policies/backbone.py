@@ -38,6 +38,7 @@ class Backbone:
         self.causal = causal
         self.tokenizer = tokenizer
         self.peft: Any = None
+        self._active: str | None = None
         causal.config.pad_token_id = tokenizer.pad_token_id
         causal.generation_config.pad_token_id = tokenizer.pad_token_id
 
@@ -159,7 +160,8 @@ class Backbone:
         whole |= {key: value.detach().cpu().contiguous() for key, value in (extra or {}).items()}
         save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         plain = self.peft.peft_config[name].to_dict()
-        plain["target_modules"] = sorted(plain["target_modules"])
+        if not isinstance(plain["target_modules"], str):
+            plain["target_modules"] = sorted(plain["target_modules"])
         plain["base_model_name_or_path"] = stable_base(self.base)
         plain["task_type"] = task
         plain["modules_to_save"] = ["score"] if task == "SEQ_CLS" else None
@@ -172,20 +174,36 @@ class Backbone:
         """Take an adapter off again."""
         if name in self.adapters:
             self.peft.delete_adapter(name)
+            self._activate(None if self._active == name else self._active)
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
-        """Compute with one adapter, or with the bare base, while the block runs."""
+        """Compute with one adapter, or with the bare base, while the block runs.
+
+        Blocks may be nested; after one, what was active before it is active again. Outside of
+        all of them the bare base is.
+
+        Raises:
+            ModelError: no such adapter.
+        """
+        if adapter is not None and adapter not in self.adapters:
+            raise ModelError(f"adapter {adapter!r}: not on this backbone, has {self.adapters}")
+        before = self._active
+        if adapter != before:
+            self._activate(adapter)
+        try:
+            yield
+        finally:
+            if before != self._active:
+                self._activate(before if before in self.adapters else None)
+
+    def _activate(self, adapter: str | None) -> None:
         if adapter is not None:
-            if adapter not in self.adapters:
-                raise ModelError(f"adapter {adapter!r}: not on this backbone, has {self.adapters}")
+            self.peft.base_model.enable_adapter_layers()
             self.peft.set_adapter(adapter)
-            yield
-        elif self.peft is None:
-            yield
-        else:
-            with self.peft.disable_adapter():
-                yield
+        elif self.adapters:
+            self.peft.base_model.disable_adapter_layers()
+        self._active = adapter
 
     def _attach(self, name: str, lora: Any) -> None:
         from peft import get_peft_model
@@ -195,7 +213,7 @@ class Backbone:
             self.peft = get_peft_model(self.causal, lora, adapter_name=name)
         else:
             self.peft.add_adapter(name, lora)
-        self.peft.set_adapter(name)
+        self._activate(self._active)
 
 
 def stable_base(base: str) -> str:

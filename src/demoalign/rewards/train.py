@@ -121,6 +121,7 @@ def _train(
     with (
         meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown,
         TemporaryDirectory() as scratch,
+        backbone.using(scorer.adapter if isinstance(scorer, SharedScorer) else None),
     ):
         trainer = _trainer(config.loss, name)(
             model=scorer,
