@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from demoalign.demonstrations.render import answer_end
 from demoalign.errors import ModelError
 
 _PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<unk>")
 _NEVER_IN_UTF8 = "ÿ"
-"""Byte 0xFF as byte-level BPE writes it: no valid text contains it, so no text encodes to it."""
+"""Byte 0xFF as byte-level BPE writes it: no valid text contains it, so no text encodes to it.
+
+The letter U+00FF in a text is two other bytes. But a pad token named in a stored tokenizer is
+matched in raw text when it is loaded again, and that would take the letter for padding.
+"""
 
 
 def load_tokenizer(folder: str, vocabulary_size: int, trust_remote_code: bool = False) -> Any:
@@ -42,6 +48,8 @@ def load_tokenizer(folder: str, vocabulary_size: int, trust_remote_code: bool = 
         tokenizer.add_special_tokens({"pad_token": text}) if text in _PAD_NAMES else setattr(
             tokenizer, "pad_token", text
         )
+    if tokenizer.pad_token == _NEVER_IN_UTF8:
+        _stop_matching(tokenizer, pad)
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -52,9 +60,10 @@ def choose_pad(tokenizer: Any, vocabulary_size: int) -> int:
     Raises:
         ModelError: every candidate is taken.
     """
-    taken = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+    ends = answer_end(tokenizer, is_chat=True).stop_ids
+    taken = {*ends, tokenizer.bos_token_id}
     own = tokenizer.pad_token_id
-    if own is not None and own != tokenizer.eos_token_id and own < vocabulary_size:
+    if own is not None and own not in ends and own < vocabulary_size:
         return int(own)
     vocabulary = tokenizer.get_vocab()
     for name in (*_PAD_NAMES, _NEVER_IN_UTF8):
@@ -66,3 +75,14 @@ def choose_pad(tokenizer: Any, vocabulary_size: int) -> int:
         f"{', '.join(_PAD_NAMES)} is in its vocabulary. Set pad_token to a token that your data "
         "never contains."
     )
+
+
+def _stop_matching(tokenizer: Any, token_id: int) -> None:
+    """Make an ordinary token that was registered as an added one ordinary again."""
+    from tokenizers import Tokenizer
+
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in plain["added_tokens"] if token["id"] != token_id]
+    if len(kept) < len(plain["added_tokens"]):
+        plain["added_tokens"] = kept
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
