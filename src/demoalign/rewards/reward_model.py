@@ -81,7 +81,11 @@ class RewardModel:
             )
         tokenizer = load_tokenizer(str(folder), model.get_input_embeddings().num_embeddings)
         model.config.pad_token_id = tokenizer.pad_token_id
-        variance = _load_variance(path, model.config.hidden_size) if card else None
+        variance = (
+            _load_variance(path, linear_head(model.config.hidden_size, 0, model.device))
+            if card
+            else None
+        )
         scorer = WholeScorer(model, variance)
         return cls(name, scorer, tokenizer, ends_answers=bool(card))
 
@@ -198,7 +202,7 @@ def _load_adapter(
     head = linear_head(backbone.hidden_size, 0, backbone.device)
     with torch.no_grad():
         head.weight.copy_(extra[SCORE_KEY])
-    variance = _load_variance(path, backbone.hidden_size)
+    variance = _load_variance(path, linear_head(backbone.hidden_size, 0, backbone.device))
     scorer = SharedScorer(backbone, adapter, head, variance)
     return cls(name, scorer, backbone.tokenizer, card.get("ends_answers", True))
 
@@ -208,12 +212,11 @@ def adapter_name(name: str) -> str:
     return "reward_" + name.replace(".", "_")
 
 
-def _load_variance(path: Path, hidden_size: int) -> nn.Linear | None:
+def _load_variance(path: Path, head: nn.Linear) -> nn.Linear | None:
     if not (path / VARIANCE_FILE).is_file():
         return None
     from safetensors.torch import load_file
 
-    head = linear_head(hidden_size, 0, torch.device("cpu"))
     head.load_state_dict(load_file(path / VARIANCE_FILE))
     return head
 

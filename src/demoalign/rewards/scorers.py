@@ -20,6 +20,16 @@ def last_positions(attention_mask: Tensor) -> Tensor:
     return (attention_mask * steps).argmax(-1)
 
 
+def on_the_right(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids and mask (B, T) with left padding moved to the right.
+
+    Models that count positions from the first column would give a left-padded row other ones.
+    """
+    steps = torch.arange(attention_mask.shape[-1], device=attention_mask.device)
+    order = (steps + attention_mask.argmax(-1, keepdim=True)) % len(steps)
+    return input_ids.gather(-1, order), attention_mask.gather(-1, order)
+
+
 def linear_head(hidden_size: int, seed: int, device: torch.device) -> nn.Linear:
     """A bias-free (H -> 1) head as transformers' sequence classifiers have it, in float32."""
     generator = torch.Generator().manual_seed(seed)
@@ -59,6 +69,7 @@ class SharedScorer(nn.Module):
 
     def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, H) float32 hidden states of the last real tokens."""
+        input_ids, attention_mask = on_the_right(input_ids, attention_mask)
         with self.backbone.using(self.adapter):
             hidden = self.trunk(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False
@@ -89,6 +100,7 @@ class WholeScorer(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rewards (B,) and raw variances (B,) or None."""
+        input_ids, attention_mask = on_the_right(input_ids, attention_mask)
         if self.variance is None:
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             return logits[:, 0].float(), None
