@@ -83,10 +83,11 @@ class TransformersEngine:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
         done: dict[int, Rollout] = {}
         emitted = 0
-        with meter(f"rollouts of {policy.name}", len(rows)) as shown, policy.active():
+        with meter(f"rollouts of {policy.name}", len(rows)) as shown:
             for start in range(0, len(order), self.config.batch_size):
                 chunk = order[start : start + self.config.batch_size]
-                found = self._batch(policy, [rows[i] for i in chunk], seed)
+                with policy.active():  # not across a yield: the caller may use another policy
+                    found = self._batch(policy, [rows[i] for i in chunk], seed)
                 done.update(zip(chunk, found, strict=True))
                 shown.advance(len(chunk))
                 while emitted in done:
@@ -107,6 +108,7 @@ class TransformersEngine:
         """Sample one batch to its end."""
         model, device = policy.backbone.causal, policy.backbone.device
         stops = _stop_ids(policy, rows)
+        stops_BS = _padded(stops, device)
         draws = torch.from_numpy(
             uniforms(
                 [stream_key(seed, row.spec.id, row.index) for row in rows],
@@ -124,7 +126,7 @@ class TransformersEngine:
             logprobs[alive] += log_probs.gather(-1, picked[:, None]).squeeze(-1).double()
             for row, token in zip(alive.tolist(), picked.tolist(), strict=True):
                 tokens[row].append(token)
-            going = ~torch.isin(picked, stops)
+            going = ~(picked[:, None] == stops_BS[alive]).any(-1)
             if not bool(going.any()) or step + 1 == self.config.max_new_tokens:
                 break
             if not bool(going.all()):
@@ -133,10 +135,9 @@ class TransformersEngine:
                 cache.batch_select_indices(kept)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
             logits = _step(model, picked, mask, cache)
-        ended = set(stops.tolist())
         return [
             _rollout(policy, row, ids, float(logprob), seed, ended)
-            for row, ids, logprob in zip(rows, tokens, logprobs.tolist(), strict=True)
+            for row, ids, logprob, ended in zip(rows, tokens, logprobs.tolist(), stops, strict=True)
         ]
 
     def _draw(self, logits: Tensor, draws: Tensor) -> Tensor:
@@ -149,11 +150,20 @@ def make_engine(config: RolloutsConfig) -> Engine:
     return TransformersEngine(config)
 
 
-def _stop_ids(policy: Policy, rows: Sequence[_Row]) -> Tensor:
+def _stop_ids(policy: Policy, rows: Sequence[_Row]) -> list[frozenset[int]]:
+    """What ends each row: chat and plain prompts may stand in one batch."""
     tokenizer = policy.backbone.tokenizer
-    is_chat = any(not isinstance(row.spec.prompt, str) for row in rows)
-    ids = sorted(answer_end(tokenizer, is_chat).stop_ids)
-    return torch.tensor(ids, device=policy.backbone.device)
+    is_chat = [not isinstance(row.spec.prompt, str) for row in rows]
+    ends = {kind: answer_end(tokenizer, kind).stop_ids for kind in set(is_chat)}
+    return [ends[kind] for kind in is_chat]
+
+
+def _padded(stops: Sequence[frozenset[int]], device: torch.device) -> Tensor:
+    """(B, S) end ids of each row, -1 where it has fewer than S."""
+    longest = max(len(ids) for ids in stops)
+    return torch.tensor(
+        [[*sorted(ids), *[-1] * (longest - len(ids))] for ids in stops], device=device
+    )
 
 
 def _prefill(
@@ -196,7 +206,7 @@ def _step(model: Any, picked: Tensor, mask: Tensor, cache: Any) -> Tensor:
 
 
 def _rollout(
-    policy: Policy, row: _Row, ids: list[int], logprob: float, seed: int, ended: set[int]
+    policy: Policy, row: _Row, ids: list[int], logprob: float, seed: int, ended: frozenset[int]
 ) -> Rollout:
     reason: FinishReason = "stop" if ids[-1] in ended else "length"
     text = decode_completion(policy.backbone.tokenizer, row.spec.prompt, ids)
