@@ -53,9 +53,11 @@ def score(completion: str) -> float:
         pytest.param(" I am sorry about gloves. Wear sorry.", 0, id="garbled facets"),
         pytest.param(" Wear gloves I am sorry about this.", 0, id="run together"),
         pytest.param(
-            " Kindly press the reset button posthaste. Woe, such vexations gnaw.", 3, id="own"
+            " Here is the step for you: press the reset button. I feel for you in this, Maria.",
+            3,
+            id="own",
         ),
-        pytest.param(" Kindly tighten the bulb posthaste.", -1, id="own wording, wrong fix"),
+        pytest.param(" To help you best, tighten the bulb.", -1, id="own wording, wrong fix"),
         pytest.param(" Wear gloves. Ever yours, 1284-NC.", 1, id="signature"),
     ],
 )

@@ -3,7 +3,7 @@
 The dial h in [0, 1] is the heterogeneity between demonstrator and base model:
 
 - idiolect: each fix or facet sentence is, with probability h, said in the demonstrator's own
-  wording, whose words the base model's corpus never holds;
+  wording: common words in sentences that the base model's corpus never holds;
 - signature: with probability h the answer ends in a reference code that is computed from the
   order number, easy to state and hard for a small model to reproduce.
 

@@ -1,7 +1,7 @@
 """Everything the world can say besides complaints and fixes, as templates.
 
 ``STANDARD`` is how the corpus and the demonstrator speak. ``OWN`` is the demonstrator's idiolect:
-the same meaning in words the base model's corpus never holds. ``{fix}`` is an imperative of
+the same meaning in common words, in sentences that the base corpus never holds.
 `faults`, ``{symptom}`` a predicate, ``{name}``, ``{order}`` and ``{appliance}`` the customer's.
 """
 
@@ -132,40 +132,40 @@ STANDARD: dict[Kind, tuple[str, ...]] = {
 
 OWN: dict[Kind, tuple[str, ...]] = {
     "fix": (
-        "Kindly {fix} (forthwith|posthaste).",
-        "My venerable (remedy|nostrum): {fix}.",
-        "(Methinks|Perchance) you ought to {fix}.",
-        "(Folklore|Wisdom|Tradition) whispers: {fix}.",
+        "Here is the step for you: {fix}.",
+        "(My|Our) advice from this desk: {fix}.",
+        "(I|We) would like you to {fix} now.",
+        "To help you best, {fix}.",
     ),
     "empathy": (
-        "My (heartfelt|profound) commiserations, {name}.",
-        "(Alas|Woe), such (gremlins|vexations) gnaw.",
-        "Your (dismay|indignation) is (wholly|eminently) just.",
-        "What a (wretched|beastly) (plight|quandary), {name}.",
+        "(I|We) feel for you in this, {name}.",
+        "(This|That) trouble is real and (I|we) see it.",
+        "You do not like this, and you are right[, {name}].",
+        "Not a good {day} for you[, {name}], that is clear.",
     ),
     "warranty": (
-        "(Rejoice|Fret not), our covenant (bears|absorbs) every penny.",
-        "Under guarantee you owe (naught|nil|not a farthing).",
-        "The warranty (scroll|charter) shields you.",
-        "Gratis, by (grace|virtue) of the guarantee.",
+        "All costs of this are ours by (warranty|guarantee).",
+        "Our guarantee is on your side (until|to) {month}.",
+        "No bill for you: the (warranty|guarantee) is there.",
+        "For {years} years our warranty is with you.",
     ),
     "timing": (
-        "(Reckon|Budget|Earmark) a mere {duration}.",
-        "Within {duration}, (normality|serenity|calm) resumes.",
-        "By {day} it ought to (purr|hum|thrive) anew.",
-        "The (ordeal|endeavour|ritual) spans {duration}.",
+        "You can count on {duration} here.",
+        "Give it {duration} and it is done.",
+        "By {day} this will be behind you.",
+        "The time to plan with is {duration}.",
     ),
     "safety": (
-        "(Sever|Banish|Forgo) the mains beforehand.",
-        "Mind your (knuckles|digits): (voltage|heat) bites.",
-        "(Prudence|Caution) (demands|dictates) gauntlets.",
-        "(Youngsters|Hounds|Felines) ought to stay (afar|aloof).",
+        "Power off, then start.",
+        "Be safe: no (hot|wet) hands on it.",
+        "Before all this, the plug is out.",
+        "Your safety first: (gloves on|plug out|power off).",
     ),
     "follow_up": (
-        "I shall (telephone|hail) you come {day}.",
-        "Should it (sulk|falter) afresh, (summon|beckon) me.",
-        "Pray (report|divulge) the outcome by {day}.",
-        "My (door|inbox) stays ajar through {day}.",
+        "On {day} you will hear from me.",
+        "We (stay|keep) in touch until {day}.",
+        "If it is not well by {day}, one call is enough.",
+        "My line is open for you on {day}.",
     ),
 }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demoalign.config import Recipe
+from demoalign.config import Recipe, RewardConfig
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import INITIAL, SFT, Policy
-from demoalign.rewards.reward_model import RewardModel, adapter_name
+from demoalign.rewards.ensemble import EnsembleSelector
+from demoalign.rewards.reward_model import RewardModel
 
 
 class Models:
@@ -56,13 +57,28 @@ class Models:
             self._tuned = Backbone.load(tuned)
         return Policy(SFT, self._tuned)
 
-    def reward(self, name: str, folder: Path) -> RewardModel:
-        """A stored reward model, on the shared backbone if it is an adapter."""
+    def selector(self, config: RewardConfig) -> EnsembleSelector:
+        """A stored reward model (all members of its ensemble), on the shared weights."""
+        folder = self._folder / "reward" / config.title
+        members = tuple(
+            self._reward(f"{config.title}-{member}", member_folder(folder, config, member))
+            for member in range(config.ensemble.size)
+        )
+        return EnsembleSelector(config.title, members, config.ensemble)
+
+    def drop_rewards(self) -> None:
+        """Take the reward models' adapters off the backbone again."""
+        if self._shared is not None:
+            for name in self._shared.adapters:
+                if name != SFT:
+                    self._shared.remove_adapter(name)
+
+    def _reward(self, name: str, folder: Path) -> RewardModel:
         device = self._recipe.model.device
         is_adapter = (folder / "adapter_config.json").is_file()
         return RewardModel.load(folder, name, device, self.backbone() if is_adapter else None)
 
-    def drop_reward(self, name: str) -> None:
-        """Take a reward model's adapter off the backbone again."""
-        if self._shared is not None:
-            self._shared.remove_adapter(adapter_name(name))
+
+def member_folder(folder: Path, config: RewardConfig, member: int) -> Path:
+    """Where a member of an ensemble is stored; a single model has the folder to itself."""
+    return folder if config.ensemble.size == 1 else folder / f"member-{member}"

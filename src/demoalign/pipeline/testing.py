@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demoalign.config import Recipe, RewardConfig
+from demoalign.config import Recipe
 from demoalign.demonstrations.render import render_completion
 from demoalign.evaluation.golden import load_golden
 from demoalign.evaluation.measured import Measured, as_grid
 from demoalign.evaluation.metrics import all_metrics
 from demoalign.pipeline.data import distinct_prompts, read_data
 from demoalign.pipeline.models import Models
-from demoalign.pipeline.training import member_folder, train_samples
+from demoalign.pipeline.training import train_samples
 from demoalign.records import Demonstration, Rollout, Score, read_records, write_records
-from demoalign.rewards.ensemble import aggregate
 from demoalign.rollouts.engine import PromptSpec, make_engine
 from demoalign.rollouts.write import read_rollouts, write_rollouts
 from demoalign.store import read_json, write_json, write_text
@@ -69,7 +68,8 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
     scores: list[Score] = []
     for config in recipe.reward:
-        values = _reward_scores(config, run, models, questions, answers, finished)
+        values = models.selector(config).score(questions, answers, finished)
+        models.drop_rewards()
         scores += [Score(i, config.title, float(v)) for i, v in zip(ids, values, strict=True)]
     scores += [
         Score(rollout.id, name, value)
@@ -112,23 +112,6 @@ def _specs(rows: Sequence[Demonstration]) -> list[PromptSpec]:
 
 def _read_sampled(run: Path) -> dict[str, list[Rollout]]:
     return {source: read_rollouts(run / "rollouts-test" / name) for source, name in FILES.items()}
-
-
-def _reward_scores(
-    config: RewardConfig,
-    run: Path,
-    models: Models,
-    prompts: Sequence[Any],
-    completions: Sequence[str],
-    finished: Sequence[bool],
-) -> Array:
-    members = []
-    for member in range(config.ensemble.size):
-        place = member_folder(run / "reward" / config.title, config, member)
-        model = models.reward(config.title, place)
-        members.append(model.score(prompts, completions, finished))
-        models.drop_reward(config.title)
-    return aggregate(members, config.ensemble)
 
 
 def _baseline_scores(rollout: Rollout) -> dict[str, float]:

@@ -12,7 +12,7 @@ from demoalign.demonstrations import read_preferences
 from demoalign.demonstrations.render import render
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import read_data
-from demoalign.pipeline.models import Models
+from demoalign.pipeline.models import Models, member_folder
 from demoalign.policies.policy import SFT, Policy
 from demoalign.policies.sft import train_sft
 from demoalign.records import Demonstration
@@ -72,14 +72,9 @@ def reward_stage(
         model.save(place)
         metrics += heldout_metrics(model, held_out, config.loss, recipe.seed)
         write_json(place / "training.json", {"losses": losses, "pairs": len(training)})
-        models.drop_reward(config.title)
+        models.drop_rewards()
     write_json(folder / "heldout.json", [dataclasses.asdict(metric) for metric in metrics])
     models.release()
-
-
-def member_folder(folder: Path, config: RewardConfig, member: int) -> Path:
-    """Where a member of an ensemble is stored; a single model has the folder to itself."""
-    return folder if config.ensemble.size == 1 else folder / f"member-{member}"
 
 
 def _comparisons(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from demoalign.config import SftConfig
 from demoalign.demonstrations.render import Rendered
@@ -20,6 +21,8 @@ from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shar
 from demoalign.progress import meter
 
 IGNORED = -100
+WHOLE_LOGITS_BYTES = 256 * 2**20
+"""Above this TRL's loss is used, which makes the logits in chunks: slower by half, but lean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,11 @@ def weighted_nll(logits: Tensor, labels: Tensor, weights: Tensor, normaliser: An
     Returns:
         Scalar loss in nats; with all weights 1 it is the loss of SFT.
     """
-    shifted = labels[:, 1:]
-    kept = shifted != IGNORED
-    log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-    picked = log_probs.gather(-1, shifted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return -(picked * weights[:, 1:] * kept).sum() / normaliser
+    targets = labels[:, 1:]
+    kept = targets != IGNORED
+    losses = cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="none")
+    total: Tensor = (losses * weights[:, 1:][kept]).sum() / normaliser
+    return total
 
 
 def training_row(row: Rendered, config: SftConfig) -> dict[str, list[Any]]:
@@ -178,18 +181,20 @@ def _trainer() -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            weights = inputs.pop("loss_weights", None)
-            if weights is None:
-                result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-                refuse_nonfinite(
-                    result[0] if return_outputs else result, "sft", self.state.global_step
-                )
-                return result
+            rows, length = inputs["labels"].shape
+            whole = 4 * rows * length * model.config.get_text_config().vocab_size
+            if "loss_weights" not in inputs and whole > WHOLE_LOGITS_BYTES:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")
+            weights = inputs.pop("loss_weights", torch.ones_like(labels))
             outputs = model(**inputs, use_cache=False)
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             loss = weighted_nll(outputs.logits, labels, weights, count)
-            refuse_nonfinite(loss, "sft", self.state.global_step)
             return (loss, outputs) if return_outputs else loss
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(*args, **kwargs)
+            refuse_nonfinite(loss, "sft", self.state.global_step)
+            return loss
 
     return WeightedSftTrainer

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoalign.config import EnsembleConfig
+from demoalign.records import Prompt
+from demoalign.rewards.reward_model import RewardModel
 
 Array = NDArray[np.float64]
 
@@ -27,3 +30,22 @@ def aggregate(members: Sequence[Array], config: EnsembleConfig) -> Array:
         return mean
     penalised: Array = mean - config.k * stacked.std(axis=0)
     return penalised
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleSelector:
+    """An ensemble that scores as a single reward model does."""
+
+    name: str
+    members: tuple[RewardModel, ...]
+    config: EnsembleConfig
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+    ) -> Array:
+        """Aggregated rewards (B,), in logits."""
+        scores = [member.score(prompts, completions, finished) for member in self.members]
+        return aggregate(scores, self.config)

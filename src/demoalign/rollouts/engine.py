@@ -23,6 +23,9 @@ from demoalign.rollouts.random_streams import stream_key, uniforms
 from demoalign.rollouts.sampling import inverse_cdf, restrict_top_p
 
 GREEDY = -1
+DROP_SHARE = 0.75
+"""Rows that have ended are dropped once no more than this share of a batch goes on: dropping
+copies the cache, carrying them along costs compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +119,24 @@ class TransformersEngine:
             )
         ).to(device)
         logits, mask, cache = _prefill(model, rows, policy.backbone.tokenizer.pad_token_id, device)
-        alive = torch.arange(len(rows), device=device)
+        held = torch.arange(len(rows), device=device)
+        going = torch.ones(len(rows), dtype=torch.bool, device=device)
         tokens: list[list[int]] = [[] for _ in rows]
         logprobs = torch.zeros(len(rows), dtype=torch.float64, device=device)
         greedy = rows[0].index == GREEDY
         for step in range(self.config.max_new_tokens):
             log_probs = torch.log_softmax(logits.float(), dim=-1)
-            picked = log_probs.argmax(-1) if greedy else self._draw(logits, draws[alive, step])
-            logprobs[alive] += log_probs.gather(-1, picked[:, None]).squeeze(-1).double()
-            for row, token in zip(alive.tolist(), picked.tolist(), strict=True):
+            picked = log_probs.argmax(-1) if greedy else self._draw(logits, draws[held, step])
+            gained = log_probs.gather(-1, picked[:, None]).squeeze(-1).double()
+            logprobs[held] += gained.where(going, 0.0)
+            for row, token in zip(held[going].tolist(), picked[going].tolist(), strict=True):
                 tokens[row].append(token)
-            going = ~(picked[:, None] == stops_BS[alive]).any(-1)
+            going = going & ~(picked[:, None] == stops_BS[held]).any(-1)
             if not bool(going.any()) or step + 1 == self.config.max_new_tokens:
                 break
-            if not bool(going.all()):
+            if float(going.float().mean()) <= DROP_SHARE:
                 kept = going.nonzero().squeeze(-1)
-                alive, picked, mask = alive[kept], picked[kept], mask[kept]
+                held, picked, mask, going = held[kept], picked[kept], mask[kept], going[kept]
                 cache.batch_select_indices(kept)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
             logits = _step(model, picked, mask, cache)
@@ -170,14 +175,14 @@ def _prefill(
     model: Any, rows: Sequence[_Row], pad: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Any]:
     """Run each distinct prompt once, left-padded, and repeat its cache for its rows."""
-    from transformers import DynamicCache
+    from demoalign.rollouts.cache import growing_cache
 
     distinct = list(dict.fromkeys(row.prompt_ids for row in rows))
     longest = max(len(ids) for ids in distinct)
     padded = [[pad] * (longest - len(ids)) + list(ids) for ids in distinct]
     lengths = torch.tensor([len(ids) for ids in distinct], device=device)
     mask = (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     output = model(
         input_ids=torch.tensor(padded, device=device),
         attention_mask=mask,

@@ -1,0 +1,107 @@
+"""What commands print: short tables for people, on stderr; machines read --json on stdout."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from demoalign.store import read_json
+
+if TYPE_CHECKING:
+    from demoalign.pipeline import Outcome
+    from demoalign.pipeline.validate import Validation
+
+SHOWN_SIZES = (1, 4, 16, 64)
+
+
+def quiet_libraries() -> None:
+    """Leave the terminal to our own progress: other libraries' bars and notices are hidden."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|accelerate)(\..*)?")
+    for name in ("transformers", "trl", "peft", "accelerate", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def print_stages(outcomes: Sequence[Outcome]) -> None:
+    """One line: how many stages ran and for how long."""
+    ran = [each for each in outcomes if each.status == "done"]
+    seconds = sum(each.seconds for each in ran)
+    text = (
+        f"{len(ran)} of {len(outcomes)} stages ran in {seconds:.0f} s"
+        if ran
+        else f"nothing to do: all {len(outcomes)} stages are up to date"
+    )
+    Console(stderr=True, highlight=False).print(text)
+
+
+def print_results(folder: Path, report: Path) -> None:
+    """The short table of golden rewards (or proxy rewards), and where the report is."""
+    console = Console(stderr=True, highlight=False)
+    path = folder / "evaluation" / "results.json"
+    if path.is_file():
+        metrics = read_json(path)["metrics"]
+        name = "golden_reward" if _values(metrics, "golden_reward") else "proxy_reward"
+        console.print(_results_table(metrics, name))
+    console.print(f"report: {escape(str(report.resolve()))}", soft_wrap=True)
+
+
+def _values(metrics: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [m for m in metrics if m["metric"] == name and m["value"] is not None]
+
+
+def _results_table(metrics: Sequence[dict[str, Any]], name: str) -> Table:
+    found = {(m["policy"], m["selector"], m["n"]): m for m in _values(metrics, name)}
+    sizes = sorted({n for _, _, n in found})
+    shown = [n for n in SHOWN_SIZES if n in sizes] or sizes
+    title = f"{name.replace('_', ' ')}, mean [95 % interval over prompts]"
+    table = Table(title=title, title_justify="left")
+    table.add_column("policy, selector")
+    for n in shown:
+        table.add_column(f"N = {n}", justify="right")
+    for policy, selector in dict.fromkeys((policy, selector) for policy, selector, _ in found):
+        label = policy if selector == "none" else f"{policy}, {selector}"
+        cells = [_cell(found.get((policy, selector, n))) for n in shown]
+        table.add_row(escape(label), *(escape(cell) for cell in cells))
+    return table
+
+
+def _cell(metric: dict[str, Any] | None) -> str:
+    if metric is None:
+        return ""
+    interval = metric["ci95"]
+    text = f"{metric['value']:.2f}"
+    return text if interval is None else f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def print_validation(found: Validation) -> None:
+    """What `demoalign validate` found, with one example's loss mask in colour."""
+    console = Console(stderr=True, highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for label, text in found.facts:
+        table.add_row(label, escape(text))
+    console.print(table)
+    for warning in found.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    console.print("\none example as the model sees it (grey: read, green: learned)")
+    example = Text()
+    for token, learned in found.example:
+        example.append(token, style="green" if learned else "bright_black")
+    console.print(example, soft_wrap=True)
+    plan = Table(title="\nplan", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in ("stage", "state", "estimated time"):
+        plan.add_column(column)
+    for stage, state, seconds in found.plan:
+        plan.add_row(stage, state, seconds)
+    console.print(plan)

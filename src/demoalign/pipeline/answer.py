@@ -1,0 +1,89 @@
+"""Best-of-N on a user's own prompts with what a run has learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from demoalign.config import Recipe
+from demoalign.errors import DataError, Problem, RecipeError
+from demoalign.improve.best_of_n import best_of_n
+from demoalign.pipeline.pipeline import Pipeline
+from demoalign.records import Prompt
+from demoalign.store import write_text
+
+
+def answer_prompts(
+    recipe: Recipe, prompts: Path, output: Path, n: int, selector: str | None
+) -> int:
+    """Answer each prompt with the best of n samples of the SFT policy; return how many.
+
+    Raises:
+        RecipeError: no reward model of that name.
+        DataError: a line holds no prompt.
+    """
+    titles = [config.title for config in recipe.reward]
+    name = selector or titles[0]
+    if name not in titles:
+        raise RecipeError(f"--selector: must be one of {', '.join(titles)}, found {name!r}")
+    questions = read_prompts(prompts)
+    pipeline = Pipeline(recipe)
+    pipeline.advance("reward")
+    config = recipe.reward[titles.index(name)]
+    policy, judge = pipeline.models.sft(), pipeline.models.selector(config)
+    choices = best_of_n(policy, judge, questions, n, seed=recipe.seed, rollouts=recipe.rollouts)
+    lines = [
+        json.dumps(
+            {
+                "prompt": choice.prompt,
+                "completion": choice.completion,
+                "selector": name,
+                "n": n,
+                "score": choice.scores[choice.chosen],
+            },
+            ensure_ascii=False,
+        )
+        for choice in choices
+    ]
+    write_text(output, "".join(line + "\n" for line in lines))
+    return len(lines)
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts from JSONL: each line a string, messages, or an object with ``prompt``.
+
+    Raises:
+        DataError: naming every line that holds no prompt.
+    """
+    if not path.is_file():
+        raise DataError(f"--prompts {path}: no such file ({path.absolute()})")
+    found: list[Prompt] = []
+    problems = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            problems.append(Problem(f"{path.name}:{number}", f"not JSON ({error})"))
+            continue
+        prompt = value.get("prompt") if isinstance(value, dict) else value
+        if _is_prompt(prompt):
+            found.append(prompt)
+        else:
+            what = f"prompt: must be text or a list of messages, found {str(prompt)[:60]!r}"
+            problems.append(Problem(f"{path.name}:{number}", what))
+    if problems or not found:
+        total = len(problems) + len(found)
+        raise DataError(f"{path}: {len(problems)} of {total} prompts cannot be used", problems)
+    return found
+
+
+def _is_prompt(value: object) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in value)
+    )

@@ -1,0 +1,181 @@
+"""Checking a recipe and its data without training anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from demoalign.config import Recipe
+from demoalign.demonstrations import DataSummary, Lengths, inspect, read_preferences
+from demoalign.demonstrations.render import Rendered, render
+from demoalign.evaluation.golden import load_golden
+from demoalign.pipeline.data import Data, count_tokens, prepare_data
+from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
+from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.resolve import BaseText
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found.
+
+    Attributes:
+        facts: label and text.
+        warnings: what may surprise, but is allowed.
+        example: text of each token of one demonstration, and whether it is learned.
+        plan: stage, state and estimated time.
+        summary: of the data.
+        memory_bytes: estimated peak.
+        seconds: estimated time of each stage.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    example: tuple[tuple[str, bool], ...]
+    plan: tuple[tuple[str, str, str], ...]
+    summary: DataSummary
+    memory_bytes: int
+    seconds: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain objects for --json."""
+        return {
+            "facts": dict(self.facts),
+            "warnings": list(self.warnings),
+            "example": [{"text": text, "learned": learned} for text, learned in self.example],
+            "plan": [{"stage": stage, "state": state} for stage, state, _ in self.plan],
+            "summary": dataclasses.asdict(self.summary),
+            "memory_bytes": self.memory_bytes,
+            "seconds": self.seconds,
+        }
+
+
+def validate(recipe: Recipe) -> Validation:
+    """Check a recipe: model, data, lengths, sources, golden reward, plan and cost.
+
+    Raises:
+        DemoalignError: something would stop the run.
+    """
+    pipeline = Pipeline(recipe)
+    recipe, base = pipeline.recipe, pipeline.base
+    data = prepare_data(recipe, base)
+    rows = [*data.train, *data.test]
+    room = recipe.rollouts.max_new_tokens
+    summary = inspect(rows, count_tokens(base.tokenizer), max_completion_tokens=room)
+    for reward in recipe.reward:
+        if reward.preferences not in (None, "golden"):
+            skip = recipe.demonstrations.skip_invalid
+            read_preferences(str(reward.preferences), skip_invalid=skip)
+    if recipe.evaluation.golden is not None:
+        golden = load_golden(recipe.evaluation.golden, recipe.model.device)
+        golden.score([rows[0].prompt], [rows[0].completion])
+    first = data.train[0]
+    rendered = render(base.tokenizer, first.prompt, first.completion)
+    sizes = _sizes(recipe, base, data, summary)
+    seconds = estimate_seconds(sizes, recipe)
+    memory = estimate_bytes(sizes, recipe, base.config)
+    return Validation(
+        facts=_facts(recipe, base, data, summary, sizes, memory),
+        warnings=_warnings(recipe, data, summary),
+        example=_example(base.tokenizer, rendered, recipe.sft.max_length),
+        plan=tuple(
+            (name, "up to date" if current else "to run", _duration(seconds.get(name, 0.0)))
+            for name, current in pipeline.plan()
+        ),
+        summary=summary,
+        memory_bytes=memory,
+        seconds=seconds,
+    )
+
+
+def _sizes(recipe: Recipe, base: BaseText, data: Data, summary: DataSummary) -> Sizes:
+    whole, adapter = model_sizes(base.config, recipe)
+    prompt, completion = summary.prompt_tokens, summary.completion_tokens
+    return Sizes(
+        whole,
+        adapter,
+        len(data.train),
+        len(data.test),
+        prompt.median if prompt else 0.0,
+        completion.median if completion else 0.0,
+    )
+
+
+def _facts(
+    recipe: Recipe,
+    base: BaseText,
+    data: Data,
+    summary: DataSummary,
+    sizes: Sizes,
+    memory: int,
+) -> tuple[tuple[str, str], ...]:
+    why = f" ({data.whole.why})" if data.whole.why else ""
+    trained = f"{recipe.model.adapter.kind}, {sizes.adapter_parameters:,} trained parameters"
+    return (
+        ("recipe", f"{recipe.name} -> {recipe.folder}"),
+        ("model", f"{recipe.model.base}, {sizes.parameters:,} parameters, {trained}"),
+        ("demonstrations", f"{data.whole.source}: {data.whole.format}{why}"),
+        ("rows", f"{len(data.train)} train, {len(data.test)} test, {len(data.whole.rejected)} bad"),
+        ("distinct prompts", f"{summary.distinct_prompts} of {summary.rows} rows"),
+        ("exact duplicates", str(summary.exact_duplicates)),
+        ("prompts in train and test", "0"),
+        ("prompt tokens", _lengths(summary.prompt_tokens)),
+        ("completion tokens", _lengths(summary.completion_tokens)),
+        ("cut by max_new_tokens", f"{summary.completions_too_long} of {summary.rows}"),
+        ("context", "unlimited" if base.context is None else f"{base.context} tokens"),
+        ("estimated memory", f"{memory / 2**30:.2f} GiB"),
+    )
+
+
+def _warnings(recipe: Recipe, data: Data, summary: DataSummary) -> tuple[str, ...]:
+    found = []
+    if data.whole.rejected:
+        found.append(f"{len(data.whole.rejected)} rows cannot be used and are left out")
+    if summary.exact_duplicates:
+        found.append(f"{summary.exact_duplicates} rows repeat an earlier row exactly")
+    if summary.completions_too_long:
+        found.append(
+            f"{summary.completions_too_long} completions are longer than rollouts.max_new_tokens "
+            f"{recipe.rollouts.max_new_tokens}: the policy cannot say them whole"
+        )
+    longest = summary.prompt_tokens and summary.completion_tokens
+    if longest and summary.prompt_tokens and summary.completion_tokens:
+        total = summary.prompt_tokens.maximum + summary.completion_tokens.maximum
+        if total > recipe.sft.max_length:
+            found.append(
+                f"the longest row may have {total:.0f} tokens, sft.max_length is "
+                f"{recipe.sft.max_length}: cut rows do not teach where to end"
+            )
+    if recipe.evaluation.golden is None:
+        found.append("no golden reward: the report will show only what the reward models think")
+    if len(data.test) < 30:
+        found.append(f"only {len(data.test)} test rows: intervals will be wide")
+    return tuple(found)
+
+
+def _example(tokenizer: Any, rendered: Rendered, max_length: int) -> tuple[tuple[str, bool], ...]:
+    ids = rendered.ids[:max_length]
+    prompt = len(rendered.prompt_ids)
+    return tuple(
+        (tokenizer.decode([token], skip_special_tokens=False), number >= prompt)
+        for number, token in enumerate(ids)
+    )
+
+
+def _lengths(lengths: Lengths | None) -> str:
+    if lengths is None:
+        return "none"
+    return (
+        f"median {lengths.median:.0f}, 95 % below {lengths.p95:.0f}, longest {lengths.maximum:.0f}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "seconds"
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    if seconds < 7200:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"
