@@ -120,7 +120,8 @@ def make_model(architecture: str, tokenizer: Any, seed: int = 0) -> Any:
     model = AutoModelForCausalLM.from_config(config)
     ends = [i for text, i in tokenizer.get_vocab().items() if text in {END, TURN_END}]
     with torch.no_grad():
-        model.get_output_embeddings().weight[ends] *= 6
+        model.get_output_embeddings().weight *= 4
+        model.get_output_embeddings().weight[ends] *= 2
     return model.eval()
 
 

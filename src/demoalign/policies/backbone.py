@@ -124,14 +124,15 @@ class Backbone:
         except Exception as error:
             raise ModelError(f"adapter {folder}: cannot be loaded: {error}") from error
         lora.modules_to_save, lora.task_type, lora.inference_mode = None, "CAUSAL_LM", False
-        self._attach(name, lora)
         layers = {key: value for key, value in tensors.items() if ".lora_" in key}
-        found = set_peft_model_state_dict(self.peft, layers, adapter_name=name)
-        if found.unexpected_keys:
-            raise ModelError(
-                f"adapter {folder}: does not fit {self.base}; unknown layers such as "
-                f"{found.unexpected_keys[0]}"
-            )
+        try:
+            self._attach(name, lora)
+            found = set_peft_model_state_dict(self.peft, layers, adapter_name=name)
+            if found.unexpected_keys:
+                raise ValueError(f"unknown layers such as {found.unexpected_keys[0]}")
+        except (ValueError, RuntimeError) as error:
+            self.remove_adapter(name)
+            raise ModelError(f"adapter {folder}: does not fit {self.base}: {error}") from error
         return {key: value for key, value in tensors.items() if key not in layers}
 
     def save_adapter(
