@@ -49,8 +49,9 @@ def _whole_prompts(partial: Path, prompts: Sequence[PromptSpec], wanted: int) ->
     if not partial.is_file():
         return []
     lines: list[str] = []
-    for number, line in enumerate(partial.read_text(encoding="utf-8").splitlines()):
+    for number, raw in enumerate(partial.read_bytes().split(b"\n")):  # the last may be half a line
         try:
+            line = raw.decode()
             rollout = json.loads(line)
             fits = rollout["prompt_id"] == prompts[number // wanted].id
         except (ValueError, KeyError, IndexError, TypeError):
