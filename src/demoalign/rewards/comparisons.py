@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from demoalign.errors import DataError
 from demoalign.records import Demonstration, Preference, Prompt, Rollout
@@ -99,7 +100,7 @@ def label_pairs(
     draws = np.random.default_rng(seed).random(len(comparisons))
     ordered = []
     for pair, (first, second), draw in zip(comparisons, golden, draws, strict=True):
-        prefers_first = draw < 1 / (1 + np.exp(-(first - second) / temperature))
+        prefers_first = draw < expit((first - second) / temperature)
         up, down = (
             (pair.positive, pair.negative) if prefers_first else (pair.negative, pair.positive)
         )

@@ -23,23 +23,20 @@ def heldout_metrics(
     ``bce`` the probability is that of each completion being a positive; for the Bradley-Terry
     losses that of the first of a pair (in both orders) being the positive.
     """
-    prompts = [pair.prompt for pair in comparisons]
-    ups, up_deviations = model.score_with_deviation(
-        prompts,
-        [pair.positive.completion for pair in comparisons],
-        [pair.positive.finished for pair in comparisons],
-    )
-    downs, down_deviations = model.score_with_deviation(
-        prompts,
-        [pair.negative.completion for pair in comparisons],
-        [pair.negative.finished for pair in comparisons],
-    )
     count = len(comparisons)
+    answers = [pair.positive for pair in comparisons] + [pair.negative for pair in comparisons]
+    scores, deviations = model.score_with_deviation(
+        [pair.prompt for pair in comparisons] * 2,
+        [answer.completion for answer in answers],
+        [answer.finished for answer in answers],
+    )
+    ups, downs = scores[:count], scores[count:]
     wins = float((ups > downs).sum() + 0.5 * (ups == downs).sum())
     if loss == "bce":
         logits = torch.from_numpy(np.concatenate([ups, downs]))
     else:
-        gaps = (ups - downs) / np.sqrt((up_deviations**2 + down_deviations**2) / 2)
+        variances = deviations**2
+        gaps = (ups - downs) / np.sqrt((variances[:count] + variances[count:]) / 2)
         logits = torch.from_numpy(np.concatenate([gaps, -gaps]))
     labels = torch.cat([torch.ones(count), torch.zeros(count)]).double()
     losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")

@@ -87,7 +87,7 @@ class RewardModel:
             else None
         )
         scorer = WholeScorer(model, variance)
-        return cls(name, scorer, tokenizer, ends_answers=bool(card))
+        return cls(name, scorer, tokenizer, bool(card.get("ends_answers")))
 
     def save(self, folder: Path) -> None:
         """Store it so that ``AutoModelForSequenceClassification`` (or PEFT on it) loads it."""
@@ -155,19 +155,26 @@ class RewardModel:
 def _score_rows(
     model: RewardModel, rows: Sequence[list[int]], batch_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Score rendered sequences in length-sorted batches; results in the order of ``rows``."""
-    values, deviations = np.empty(len(rows)), np.ones(len(rows))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    """Score rendered sequences in length-sorted batches; results in the order of ``rows``.
+
+    Equal sequences are scored once, so that their scores are equal to the last bit.
+    """
+    number = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, rows)))}
+    distinct = list(number)
+    values, deviations = np.empty(len(distinct)), np.ones(len(distinct))
+    order = sorted(range(len(distinct)), key=lambda i: len(distinct[i]))
     model.scorer.eval()
-    with meter(f"scores of {model.name}", len(rows)) as shown, torch.inference_mode():
+    with meter(f"scores of {model.name}", len(distinct)) as shown, torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]
-            ids, mask = pad_right([rows[i] for i in chunk], model.tokenizer.pad_token_id)
+            ids, mask = pad_right([distinct[i] for i in chunk], model.tokenizer.pad_token_id)
             rewards, raw = model.scorer(ids.to(model.scorer.device), mask.to(model.scorer.device))
             values[chunk] = rewards.double().cpu().numpy()
             if raw is not None:
                 deviations[chunk] = deviation(raw).double().cpu().numpy()
             shown.advance(len(chunk))
+    picks = np.array([number[tuple(row)] for row in rows], dtype=np.int64)
+    values, deviations = values[picks], deviations[picks]
     if not np.isfinite(values).all():
         raise EvaluationError(
             f"reward {model.name}: every score must be finite, found "
@@ -204,7 +211,7 @@ def _load_adapter(
         head.weight.copy_(extra[SCORE_KEY])
     variance = _load_variance(path, linear_head(backbone.hidden_size, 0, backbone.device))
     scorer = SharedScorer(backbone, adapter, head, variance)
-    return cls(name, scorer, backbone.tokenizer, card.get("ends_answers", True))
+    return cls(name, scorer, backbone.tokenizer, bool(card.get("ends_answers")))
 
 
 def adapter_name(name: str) -> str:

@@ -199,7 +199,7 @@ def _fit_head(
         loss = pair_loss(config.loss, sides[0], sides[1]) + RIDGE / 2 * weights.square().sum()
         refuse_nonfinite(loss, f"reward {name}", len(losses))
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
         return loss
 
     optimiser.step(closure)
