@@ -53,6 +53,10 @@ def test_pairs_are_rendered_cut_and_stacked(model_folder: ModelFolder) -> None:
     assert row.positive[0] == row.negative[0] == tokenizer.bos_token_id
     assert row.positive[-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token_id not in row.negative
+    (other,) = render_pairs(
+        tokenizer, [Comparison("p", "Why?", pair.negative, pair.positive)], 1000
+    )
+    assert (other.positive, other.negative) == (row.negative, row.positive)
     (cut,) = render_pairs(tokenizer, [pair], 6)
     assert (cut.positive, cut.negative) == (row.positive[:6], row.negative[:6])
     batch = PairCollator(tokenizer.pad_token_id)([row, cut])
