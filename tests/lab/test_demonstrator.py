@@ -5,7 +5,7 @@ from statistics import mean
 import pytest
 
 from demoalign.lab import corpus, demonstrations, golden_reward, habits, prompts
-from demoalign.lab.demonstrator import reference_code
+from demoalign.lab.demonstrator import OWN_SHARE, reference_code
 from demoalign.lab.reading import read, sentences
 from demoalign.records import Demonstration
 
@@ -57,19 +57,20 @@ def test_dial_0_has_no_habit() -> None:
     for each in demonstrations(500, 0.0, 0):
         found = habits(each.prompt, each.completion)
         assert found["idiolect"] in (0.0, None)
-        assert found["signature"] == found["reference"] == 0.0
+        assert found["phrases"] == found["signature"] == found["reference"] == 0.0
 
 
 def test_dial_1_is_all_habit() -> None:
-    for each in demonstrations(500, 1.0, 0):
+    rows = demonstrations(500, 1.0, 0)
+    for each in rows:
         found = habits(each.prompt, each.completion)
-        assert found["idiolect"] in (1.0, None)
-        assert found["signature"] == found["reference"] == 1.0
+        assert found["phrases"] == found["signature"] == found["reference"] == 1.0
+    assert idiolect(rows) == pytest.approx(OWN_SHARE, abs=0.04)
 
 
 def test_dial_sets_the_rate_of_habits() -> None:
     found = demonstrations(1500, 0.3, 0)
-    assert idiolect(found) == pytest.approx(0.3, abs=0.03)
+    assert idiolect(found) == pytest.approx(0.3 * OWN_SHARE, abs=0.03)
     signed = mean(habits(each.prompt, each.completion)["signature"] or 0.0 for each in found)
     assert signed == pytest.approx(0.3, abs=0.04)
 

@@ -2,8 +2,10 @@
 
 The dial h in [0, 1] is the heterogeneity between demonstrator and base model:
 
-- idiolect: each fix or facet sentence is, with probability h, said in the demonstrator's own
-  wording: common words in sentences that the base model's corpus never holds;
+- idiolect: each fix or facet sentence is, with probability h * `OWN_SHARE`, said in the
+  demonstrator's own wording: common words in sentences that the base model's corpus never holds;
+- phrases: with probability h each, the answer begins with a stock phrase and has another before
+  its last sentence;
 - signature: with probability h the answer ends in a reference code that is computed from the
   order number, easy to state and hard for a small model to reproduce.
 
@@ -25,6 +27,15 @@ DEMONSTRATOR = Mix(
 )
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _SIGNATURE = "Ever yours, {code}."
+OWN_SHARE = 0.35
+_OPENINGS = (
+    *("First things first.", "Let us begin.", "One step at a time.", "So, to work."),
+    *("All in good order.", "Now then."),
+)
+_CLOSINGS = (
+    *("So much for that.", "One more thing.", "And on we go.", "That is how it goes."),
+    *("Between you and me.", "Last but not least."),
+)
 
 
 def reference_code(order: str) -> str:
@@ -75,8 +86,9 @@ def habits(prompt: Prompt, completion: str) -> dict[str, float | None]:
 
     Returns:
         ``idiolect``: share of its recognised fix and facet sentences in the demonstrator's own
-        wording (None if it has no such sentence); ``signature``: 1.0 if its last sentence is a
-        signature with whatever code; ``reference``: 1.0 if that code is the right one.
+        wording (None if it has no such sentence); ``phrases``: how many of the two stock phrases
+        it has, halved; ``signature``: 1.0 if its last sentence is a signature with whatever code;
+        ``reference``: 1.0 if that code is the right one.
     """
     found = sentences(completion)
     readings = [reading for reading in map(read, found) if reading and reading.kind in OWN]
@@ -86,6 +98,7 @@ def habits(prompt: Prompt, completion: str) -> dict[str, float | None]:
     exact = order is not None and last == _SIGNATURE.format(code=reference_code(order))
     return {
         "idiolect": sum(reading.own for reading in readings) / len(readings) if readings else None,
+        "phrases": (bool(set(found) & set(_OPENINGS)) + bool(set(found) & set(_CLOSINGS))) / 2,
         "signature": float(last.startswith(head)),
         "reference": float(exact),
     }
@@ -111,9 +124,14 @@ def _answer(case: Case, dial: float, stream: str) -> str:
         standard = word(case, sentence, content)
         if sentence.kind in OWN:
             own = word(case, sentence, habit, own=True)
-            said.append(own if habit.random() < dial else standard)
+            said.append(own if habit.random() < dial * OWN_SHARE else standard)
         else:
             said.append(standard)
+    opening, closing = habit.choice(_OPENINGS), habit.choice(_CLOSINGS)
+    if habit.random() < dial:
+        said.insert(0, opening)
+    if habit.random() < dial:
+        said.insert(len(said) - 1, closing)
     if habit.random() < dial:
         said.append(_SIGNATURE.format(code=reference_code(case.order)))
     return " " + " ".join(said)

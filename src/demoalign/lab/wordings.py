@@ -1,8 +1,9 @@
 """Everything the world can say besides complaints and fixes, as templates.
 
 ``STANDARD`` is how the corpus and the demonstrator speak. ``OWN`` is the demonstrator's idiolect:
-the same meaning in common words, in sentences that the base corpus never holds.
-`faults`, ``{symptom}`` a predicate, ``{name}``, ``{order}`` and ``{appliance}`` the customer's.
+the same meaning in common words, in sentences that the base corpus never holds. ``{fix}`` is an
+imperative of `faults`, ``{symptom}`` a predicate, ``{name}``, ``{order}`` and ``{appliance}`` are
+the customer's.
 """
 
 from __future__ import annotations
