@@ -299,8 +299,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def _children(value: object, key: str, parent: str) -> list[dict[str, Any]]:
-    children = value if isinstance(value, list) else [value]
-    if not all(isinstance(child, dict) for child in children):
+    found = value if isinstance(value, list) else [value]
+    children = [child for child in found if isinstance(child, dict)]
+    if len(children) < len(found):
         raise RecipeError(f"--set {key}: {parent!r} holds {value!r}, which has no keys to set")
     return children
 

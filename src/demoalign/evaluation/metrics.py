@@ -205,7 +205,8 @@ def _raw_and_normalised(
 
 def _wins_over(candidates: Array, greedy: Array) -> Array:
     """(P, M): 1 where the candidate's golden reward beats greedy's (P, 1), 0.5 for a tie."""
-    return (candidates > greedy) + 0.5 * (candidates == greedy)
+    wins: Array = (candidates > greedy) + 0.5 * (candidates == greedy)
+    return wins
 
 
 def _win_rate(make: MetricMaker, selector: str, n: int, wins: Array) -> Metric:

@@ -76,7 +76,8 @@ def expected_best_of_n(values: Array, scores: Array, n: int) -> Array:
     Returns:
         (P,) expectation for each prompt.
     """
-    return (values * selection_probabilities(scores, n)).sum(axis=1)
+    expected: Array = (values * selection_probabilities(scores, n)).sum(axis=1)
+    return expected
 
 
 def kl_bound(n: int) -> float:
@@ -91,7 +92,10 @@ def kl_bound(n: int) -> float:
 class Selector(Protocol):
     """Anything with a name that scores completions of prompts."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Label of its scores."""
+        ...
 
     def score(
         self,

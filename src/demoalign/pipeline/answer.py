@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from demoalign.config import Recipe
 from demoalign.errors import DataError, Problem, RecipeError
@@ -67,7 +68,7 @@ def read_prompts(path: Path) -> list[Prompt]:
         except ValueError as error:
             problems.append(Problem(f"{path.name}:{number}", f"not JSON ({error})"))
             continue
-        prompt = value.get("prompt") if isinstance(value, dict) else value
+        prompt: Any = value.get("prompt") if isinstance(value, dict) else value
         if _is_prompt(prompt):
             found.append(prompt)
         else:

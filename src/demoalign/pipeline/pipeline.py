@@ -14,6 +14,7 @@ from demoalign.config import Recipe, dump_recipe
 from demoalign.errors import RecipeError
 from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
+from demoalign.pipeline.evaluate import evaluation_stage
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import (
     BaseText,
@@ -23,12 +24,7 @@ from demoalign.pipeline.resolve import (
     resolve_lab,
     source_digest,
 )
-from demoalign.pipeline.testing import (
-    best_of_n_stage,
-    evaluation_stage,
-    rollouts_stage,
-    test_rollouts_stage,
-)
+from demoalign.pipeline.sampling import best_of_n_stage, rollouts_stage, test_rollouts_stage
 from demoalign.pipeline.training import reward_stage, sft_stage, train_samples
 from demoalign.store import Run, fingerprint, settings_of, write_json, write_text
 

@@ -59,7 +59,8 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.causal.parameters()).device
+        device: torch.device = next(self.causal.parameters()).device
+        return device
 
     @property
     def trunk(self) -> nn.Module:

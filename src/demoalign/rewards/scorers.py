@@ -96,7 +96,8 @@ class WholeScorer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where to put the batch."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rewards (B,) and raw variances (B,) or None."""

@@ -198,11 +198,12 @@ def _fit_head(
         sides = [(out[:, 0], out[:, 1] if heads == 2 else None) for out in outputs]
         loss = pair_loss(config.loss, sides[0], sides[1]) + RIDGE / 2 * weights.square().sum()
         refuse_nonfinite(loss, f"reward {name}", len(losses))
-        loss.backward()
+        torch.autograd.backward(loss)
         losses.append(loss.item())
         return loss
 
-    optimiser.step(closure)
+    step: Any = optimiser.step
+    step(closure)
     fitted = (weights / scale).detach().float().to(backbone.device)
     with torch.no_grad():
         head.weight.copy_(fitted[:1])

@@ -18,6 +18,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     views of larger buffers. Appending copies nothing until the room is used up.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._room: dict[str, Tensor] = {}

@@ -1,0 +1,134 @@
+"""The evaluation stage: golden rewards, every metric, and what the report shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from demoalign.config import Recipe
+from demoalign.evaluation.golden import load_golden
+from demoalign.evaluation.measured import Measured
+from demoalign.evaluation.metrics import all_metrics
+from demoalign.pipeline.measure import (
+    ORACLE,
+    Table,
+    measure,
+    read_sampled,
+    score_table,
+    test_rows,
+)
+from demoalign.pipeline.models import Models
+from demoalign.records import Demonstration, Rollout, Score, read_records, write_records
+from demoalign.store import read_json, write_json
+
+Golden = Mapping[str, float | None]
+
+
+def evaluation_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
+    """Compute the golden rewards and every metric; store results.json and the report's data."""
+    models.release()
+    rows = test_rows(recipe, run)
+    sampled = read_sampled(run)
+    scores = score_table(read_records(run / "best-of-n" / "scores.jsonl", Score))
+    golden = _golden_scores(recipe, rows, sampled)
+    measured = measure(recipe, run, rows, sampled, scores, golden)
+    metrics = all_metrics(measured, recipe.evaluation.sizes, recipe.seed)
+    heldout = [
+        entry
+        for config in recipe.reward
+        for entry in read_json(run / "reward" / config.title / "heldout.json")
+    ]
+    plain = [dataclasses.asdict(metric) for metric in metrics]
+    results = {"schema": 1, "run": recipe.name, "metrics": plain + heldout}
+    write_json(folder / "results.json", results)
+    if golden is not None:
+        write_records(
+            folder / "golden.jsonl", [Score(i, ORACLE, value) for i, value in golden.items()]
+        )
+    write_json(folder / "rewards.json", _rewards_by_source(recipe, rows, sampled, scores, golden))
+    write_json(folder / "samples.json", _samples(recipe, rows, sampled, scores, golden, measured))
+
+
+def _golden_scores(
+    recipe: Recipe, rows: Sequence[Demonstration], sampled: Mapping[str, Sequence[Rollout]]
+) -> dict[str, float | None] | None:
+    """Golden reward of everything said on the test prompts, by rollout or demonstration id."""
+    if recipe.evaluation.golden is None:
+        return None
+    golden = load_golden(recipe.evaluation.golden, recipe.model.device)
+    prompts = {row.id: row.prompt for row in rows}
+    said = [rollout for rollouts in sampled.values() for rollout in rollouts]
+    ids = [row.id for row in rows] + [rollout.id for rollout in said]
+    questions = [row.prompt for row in rows] + [prompts[r.prompt_id] for r in said]
+    answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
+    return dict(zip(ids, golden.score(questions, answers), strict=True))
+
+
+def _rewards_by_source(
+    recipe: Recipe,
+    rows: Sequence[Demonstration],
+    sampled: Mapping[str, Sequence[Rollout]],
+    scores: Table,
+    golden: Golden | None,
+) -> dict[str, Any]:
+    """Scores, lengths and golden rewards of each source, for histograms and scatter plots."""
+    tokens = {r.id: len(r.token_ids) for rollouts in sampled.values() for r in rollouts}
+    sources = {
+        "initial": [rollout.id for rollout in sampled["initial"]],
+        "sft": [rollout.id for rollout in sampled["candidates"]],
+        "demonstrations": [row.id for row in rows],
+    }
+    return {
+        config.title: {
+            source: {
+                "values": [scores[config.title][each] for each in ids],
+                "tokens": [tokens.get(each) for each in ids],
+                "golden": [None if golden is None else golden[each] for each in ids],
+            }
+            for source, ids in sources.items()
+        }
+        for config in recipe.reward
+    }
+
+
+def _samples(
+    recipe: Recipe,
+    rows: Sequence[Demonstration],
+    sampled: Mapping[str, Sequence[Rollout]],
+    scores: Table,
+    golden: Golden | None,
+    measured: Measured,
+) -> list[dict[str, Any]]:
+    """Some test prompts with all that was said on them, for the report's browser."""
+    most = measured.tokens["candidates"].shape[1]
+    known = golden or {}
+    selectors = [name for name in measured.selectors if name != ORACLE]
+    found = []
+    for number, row in enumerate(rows[: recipe.evaluation.browse]):
+        candidates = sampled["candidates"][number * most : (number + 1) * most]
+        greedy = sampled["greedy"][number]
+        found.append(
+            {
+                "prompt_id": row.id,
+                "prompt": row.prompt,
+                "demonstration": row.completion,
+                "demonstration_golden": known.get(row.id),
+                "greedy": {"completion": greedy.completion, "golden": known.get(greedy.id)},
+                "candidates": [
+                    {
+                        "completion": rollout.completion,
+                        "tokens": len(rollout.token_ids),
+                        "finish_reason": rollout.finish_reason,
+                        "golden": known.get(rollout.id),
+                        "scores": {name: scores[name][rollout.id] for name in selectors},
+                    }
+                    for rollout in candidates
+                ],
+                "chosen": {
+                    name: int(measured.selectors[name][number].argmax()) for name in selectors
+                },
+            }
+        )
+    return found

@@ -1,0 +1,92 @@
+"""Reading back what a run has said and scored on its test prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from demoalign.config import Recipe
+from demoalign.demonstrations.render import render_completion
+from demoalign.evaluation.measured import Measured, as_grid
+from demoalign.pipeline.data import distinct_prompts, read_data
+from demoalign.records import Demonstration, Rollout, Score, read_records
+from demoalign.rollouts.write import read_rollouts
+
+FILES = {"candidates": "sft.jsonl", "greedy": "sft-greedy.jsonl", "initial": "initial.jsonl"}
+BASELINES = ("length", "mean-logprob", "sequence-logprob")
+ORACLE = "golden"
+
+Table = Mapping[str, Mapping[str, float]]
+"""Selector -> id of a rollout or demonstration -> score."""
+
+
+def test_rows(recipe: Recipe, run: Path) -> list[Demonstration]:
+    """One demonstration for each distinct test prompt, as many as the recipe asks for."""
+    _, test = read_data(run / "demonstrations")
+    return distinct_prompts(test, recipe.evaluation.prompts)
+
+
+def read_sampled(run: Path) -> dict[str, list[Rollout]]:
+    """Rollouts on the test prompts by source."""
+    return {source: read_rollouts(run / "rollouts-test" / name) for source, name in FILES.items()}
+
+
+def score_table(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """Scores by selector and id; what was not scored is not there."""
+    table: dict[str, dict[str, float]] = {}
+    for score in scores:
+        if score.value is not None:
+            table.setdefault(score.reward_model, {})[score.rollout_id] = score.value
+    return table
+
+
+def load_measured(recipe: Recipe, run: Path) -> Measured:
+    """Everything measured on the test prompts of a run whose evaluation is done."""
+    rows, sampled = test_rows(recipe, run), read_sampled(run)
+    scores = score_table(read_records(run / "best-of-n" / "scores.jsonl", Score))
+    path = run / "evaluation" / "golden.jsonl"
+    golden = {s.rollout_id: s.value for s in read_records(path, Score)} if path.is_file() else None
+    return measure(recipe, run, rows, sampled, scores, golden)
+
+
+def measure(
+    recipe: Recipe,
+    run: Path,
+    rows: Sequence[Demonstration],
+    sampled: Mapping[str, Sequence[Rollout]],
+    scores: Table,
+    golden: Mapping[str, float | None] | None,
+) -> Measured:
+    """Put scores, lengths and golden rewards into arrays."""
+    from transformers import AutoTokenizer
+
+    count = len(rows)
+    tokenizer = AutoTokenizer.from_pretrained(str(run / "sft"))
+    lengths = [len(render_completion(tokenizer, row.prompt, row.completion)) for row in rows]
+    tokens = {
+        source: as_grid([float(len(r.token_ids)) for r in rollouts], count)
+        for source, rollouts in sampled.items()
+    }
+    cut = {
+        source: as_grid([float(r.finish_reason == "length") for r in rollouts], count)
+        for source, rollouts in sampled.items()
+    }
+    tokens["demonstrations"] = as_grid([float(length) for length in lengths], count)
+    cut["demonstrations"] = np.zeros((count, 1))
+    names = tuple(config.title for config in recipe.reward)
+    candidates = sampled["candidates"]
+    selectors = {
+        name: as_grid([scores[name][r.id] for r in candidates], count)
+        for name in (*names, *BASELINES)
+    }
+    grids = None
+    if golden is not None:
+        grids = {
+            source: as_grid([golden[r.id] for r in rollouts], count)
+            for source, rollouts in sampled.items()
+        }
+        grids["demonstrations"] = as_grid([golden[row.id] for row in rows], count)
+        selectors[ORACLE] = np.nan_to_num(grids["candidates"], nan=-np.inf)
+    return Measured(tuple(row.id for row in rows), selectors, names, tokens, cut, grids)

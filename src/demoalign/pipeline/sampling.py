@@ -1,0 +1,95 @@
+"""The stages that sample and score: rollouts on training and test prompts, best-of-n."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from demoalign.config import Recipe
+from demoalign.pipeline.data import read_data
+from demoalign.pipeline.measure import BASELINES, FILES, read_sampled, score_table, test_rows
+from demoalign.pipeline.models import Models
+from demoalign.pipeline.training import train_samples
+from demoalign.records import Demonstration, Rollout, Score, write_records
+from demoalign.rollouts.engine import PromptSpec, make_engine
+from demoalign.rollouts.write import write_rollouts
+from demoalign.store import write_text
+
+
+def rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
+    """Sample both policies on the training prompts: what reward models compare."""
+    train, _ = read_data(run / "demonstrations")
+    specs = _specs(train[: recipe.rollouts.train_prompts])
+    engine, seed = make_engine(recipe.rollouts), recipe.seed
+    per_prompt = recipe.rollouts.samples_per_prompt
+    write_rollouts(folder / "initial.jsonl", engine, models.initial(), specs, per_prompt, seed)
+    write_rollouts(folder / "sft.jsonl", engine, models.sft(), specs, train_samples(recipe), seed)
+
+
+def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
+    """Sample both policies on the test prompts: candidates for best-of-n, and what to beat."""
+    rows = test_rows(recipe, run)
+    specs, engine, seed = _specs(rows), make_engine(recipe.rollouts), recipe.seed
+    count = recipe.evaluation.initial_samples
+    write_rollouts(folder / FILES["initial"], engine, models.initial(), specs, count, seed)
+    sft, most = models.sft(), max(recipe.evaluation.sizes)
+    write_rollouts(folder / FILES["greedy"], engine, sft, specs, 1, seed, greedy=True)
+    write_rollouts(folder / FILES["candidates"], engine, sft, specs, most, seed)
+
+
+def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
+    """Score everything said on the test prompts with every selector; store the choices."""
+    rows = test_rows(recipe, run)
+    prompts = {row.id: row.prompt for row in rows}
+    sampled = read_sampled(run)
+    said = [rollout for rollouts in sampled.values() for rollout in rollouts]
+    ids = [row.id for row in rows] + [rollout.id for rollout in said]
+    questions = [row.prompt for row in rows] + [prompts[r.prompt_id] for r in said]
+    answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
+    finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
+    scores: list[Score] = []
+    for config in recipe.reward:
+        values = models.selector(config).score(questions, answers, finished)
+        models.drop_rewards()
+        scores += [Score(i, config.title, float(v)) for i, v in zip(ids, values, strict=True)]
+    scores += [
+        Score(rollout.id, name, value)
+        for rollout in sampled["candidates"]
+        for name, value in _baseline_scores(rollout).items()
+    ]
+    write_records(folder / "scores.jsonl", scores)
+    selectors = [config.title for config in recipe.reward] + list(BASELINES)
+    _store_choices(folder / "chosen.jsonl", sampled["candidates"], scores, selectors)
+
+
+def _specs(rows: Sequence[Demonstration]) -> list[PromptSpec]:
+    return [PromptSpec(row.id, row.prompt) for row in rows]
+
+
+def _baseline_scores(rollout: Rollout) -> dict[str, float]:
+    tokens = len(rollout.token_ids)
+    return {
+        "length": float(tokens),
+        "mean-logprob": rollout.logprob / tokens,
+        "sequence-logprob": rollout.logprob,
+    }
+
+
+def _store_choices(
+    path: Path, candidates: Sequence[Rollout], scores: Sequence[Score], selectors: Sequence[str]
+) -> None:
+    """One line for each prompt and selector: the best of all candidates."""
+    table = score_table(scores)
+    by_prompt: dict[str, list[Rollout]] = {}
+    for rollout in candidates:
+        by_prompt.setdefault(rollout.prompt_id, []).append(rollout)
+    lines = []
+    for prompt_id, rollouts in by_prompt.items():
+        for selector in selectors:
+            values = [table[selector][rollout.id] for rollout in rollouts]
+            best = rollouts[values.index(max(values))]
+            choice = {"prompt_id": prompt_id, "selector": selector, "n": len(rollouts)}
+            line = {**choice, "rollout_id": best.id, "completion": best.completion}
+            lines.append(json.dumps(line, ensure_ascii=False))
+    write_text(path, "".join(line + "\n" for line in lines))
