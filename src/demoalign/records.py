@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from demoalign.errors import StoreError
 
@@ -120,6 +120,12 @@ class Metric:
     against: str | None = None
     reason: str | None = None
 
+    def __post_init__(self) -> None:
+        """Make the interval a tuple, also when it was read from JSON as a list."""
+        if self.ci95 is not None:
+            low, high = self.ci95
+            object.__setattr__(self, "ci95", (low, high))
+
 
 Record = TypeVar("Record", Demonstration, Preference, Rollout, Score, Metric)
 
@@ -134,11 +140,15 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as stream:
-        for record in records:
-            stream.write(to_line(record) + "\n")
-            count += 1
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            for record in records:
+                stream.write(to_line(record) + "\n")
+                count += 1
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return count
 
 
@@ -146,16 +156,27 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     """Read a file that `write_records` wrote.
 
     Raises:
-        StoreError: a line is not a JSON object with exactly the record's fields.
+        StoreError: the file cannot be read, or a line is not a JSON object with exactly the
+            record's fields, or holds a NaN.
     """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error}). Run its stage again.") from error
+    if not lines[-1]:
+        lines.pop()
     records = []
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                records.append(kind(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise StoreError(
-                    f"{path}:{number}: expected a {kind.__name__} object, found {line[:80]!r} "
-                    f"({error}). Delete the file's folder to have its stage run again."
-                ) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(kind(**json.loads(line.decode(), parse_constant=_refuse_constant)))
+        except (ValueError, TypeError) as error:
+            shown = line.decode(errors="replace")[:80]
+            raise StoreError(
+                f"{path}:{number}: expected a {kind.__name__} object, found {shown!r} "
+                f"({error}). Delete the file's folder to have its stage run again."
+            ) from error
     return records
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
