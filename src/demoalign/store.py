@@ -25,6 +25,8 @@ from demoalign.version import __version__
 MANIFEST = "manifest.json"
 WHOLE_DIGEST_BYTES = 64 * 2**20
 EDGE_BYTES = 2**20
+STARTING_SECONDS = 10.0
+"""How long a lock may stand without the number of the process that took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
@@ -170,7 +176,7 @@ class Run:
             descriptor = _take(lock)
         except FileExistsError as error:
             raise StoreError(
-                f"{self.folder}: another process ({lock.read_text(encoding='utf-8')}) works in "
+                f"{self.folder}: another process ({_holder(lock)}) works in "
                 f"this run folder. Wait for it, or delete {lock} if it is gone."
             ) from error
         os.write(descriptor, str(os.getpid()).encode())
@@ -218,12 +224,22 @@ def _take(lock: Path) -> int:
 
 
 def _is_alive(lock: Path) -> bool:
+    holder = _holder(lock)
     try:
-        process = int(lock.read_text(encoding="utf-8"))
-        os.kill(process, 0)
-    except (OSError, ValueError) as error:
+        if not holder:  # taken this moment: the number is written after the file is made
+            return time.time() - lock.stat().st_mtime < STARTING_SECONDS
+        os.kill(int(holder), 0)
+    except (OSError, ValueError, OverflowError) as error:
         return isinstance(error, PermissionError)
     return True
+
+
+def _holder(lock: Path) -> str:
+    """The number of the process that took the lock; empty if it cannot be read."""
+    try:
+        return lock.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _utc_now() -> str:
