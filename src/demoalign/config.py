@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from demoalign.errors import RecipeError
 
@@ -26,13 +35,23 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 LAB = "lab"
 """The embedded world, as a demonstrations source, a base model or a golden reward."""
 
+TAKEN = frozenset({"none", "greedy", "golden", "length", "mean-logprob", "sequence-logprob"})
+"""Selectors that stand beside the reward models in every result; no reward model is so named."""
+
+_ONE, _LIST = "<one>", "<list>"
+"""How pydantic marks which of `_one_or_list` it tried; no part of a key."""
+
 _SHORT = {"demonstrations": "demo", "initial": "init", "sft": "sft"}
+
+
+def _one_or_list(value: object) -> str:
+    return _LIST if isinstance(value, list | tuple) else _ONE
 
 
 class Section(BaseModel):
     """Base of every recipe section: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AdapterConfig(Section):
@@ -42,7 +61,9 @@ class AdapterConfig(Section):
     r: PositiveInt = 32
     alpha: PositiveInt = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: str | list[str] = "all-linear"
+    target_modules: Annotated[
+        Annotated[str, Tag(_ONE)] | Annotated[list[str], Tag(_LIST)], Discriminator(_one_or_list)
+    ] = "all-linear"
 
 
 class ModelConfig(Section):
@@ -182,7 +203,10 @@ class EvaluationConfig(Section):
     """
 
     golden: str | None = None
-    n: PositiveInt | list[PositiveInt] = 16
+    n: Annotated[
+        Annotated[PositiveInt, Tag(_ONE)] | Annotated[list[PositiveInt], Tag(_LIST)],
+        Discriminator(_one_or_list),
+    ] = 16
     prompts: PositiveInt | None = None
     initial_samples: PositiveInt = 4
     browse: Annotated[int, Field(ge=0)] = 20
@@ -223,6 +247,8 @@ class Recipe(Section):
             raise ValueError("reward: needs at least one reward model, found none")
         if twice:
             raise ValueError(f"reward: names must differ, found {twice} twice; set name:")
+        if taken := sorted(TAKEN.intersection(titles)):
+            raise ValueError(f"reward: name must not be that of another selector, found {taken}")
         if any(r.preferences == "golden" for r in self.reward) and not self.evaluation.golden:
             raise ValueError("reward.preferences: golden needs evaluation.golden, found none")
         return self
@@ -285,7 +311,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise RecipeError(f"--set {override!r}: must be key=value, such as sft.epochs=3")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML: {error}") from error
     *parents, last = key.strip().split(".")
     targets: list[Any] = [raw]
     for parent in parents:
@@ -307,7 +336,8 @@ def _children(value: object, key: str, parent: str) -> list[dict[str, Any]]:
 
 
 def _explain(item: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"]) or "recipe"
+    parts = [str(part) for part in item["loc"] if part not in {_ONE, _LIST}]
+    place = ".".join(parts) or "recipe"
     if item["type"] == "extra_forbidden":
         return f"{place}: unknown key{_nearest(item['loc'])}"
     if item["type"] == "missing":
