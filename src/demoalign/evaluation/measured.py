@@ -36,12 +36,13 @@ class Measured:
 
     def __post_init__(self) -> None:
         """Check shapes."""
-        prompts, candidates = self.tokens["candidates"].shape
+        prompts = len(self.prompt_ids)
+        sizes = {source: values.shape[-1] for source, values in self.tokens.items()}
         for name, scores in self.selectors.items():
-            if scores.shape != (prompts, candidates):
-                raise EvaluationError(
-                    f"selector {name}: scores must be {(prompts, candidates)}, found {scores.shape}"
-                )
+            _check(f"selector {name}: scores", scores, (prompts, sizes["candidates"]))
+        for kind in ("tokens", "cut", "golden"):
+            for source, values in (getattr(self, kind) or {}).items():
+                _check(f"{kind} of {source}", values, (prompts, sizes[source]))
 
     def scored(self) -> Measured:
         """The prompts whose golden rewards are all there; an unscored answer never counts as 0."""
@@ -68,7 +69,18 @@ class Measured:
         )
 
 
+def _check(label: str, values: Array, shape: tuple[int, int]) -> None:
+    if values.shape != shape:
+        raise EvaluationError(f"{label} must be {shape}, found {values.shape}")
+
+
 def as_grid(values: Sequence[float | None], prompts: int) -> Array:
-    """(P, K) array of values given prompt by prompt, NaN for None."""
+    """(P, K) array of values given prompt by prompt, NaN for None.
+
+    Raises:
+        EvaluationError: there are not equally many values for each of P >= 1 prompts.
+    """
+    if prompts < 1 or len(values) % prompts:
+        raise EvaluationError(f"{len(values)} values cannot be K for each of {prompts} prompts")
     flat = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     return flat.reshape(prompts, -1)

@@ -196,7 +196,11 @@ def _raw_and_normalised(
     raw = make.mean("golden_reward", policy, selector, n, values, "golden reward")
     name, unit = "golden_reward_normalised", "initial = 0, demonstrations = 1"
     if scale is None:
-        reason = "the demonstrations score as the initial policy does"
+        reason = (
+            "the demonstrations score as the initial policy does"
+            if len(values)
+            else "no prompt was scored"
+        )
         return [raw, make.missing(name, policy, selector, n, unit, reason)]
     low, high = scale
     shifted = (values - low) / (high - low)
