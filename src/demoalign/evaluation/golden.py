@@ -53,8 +53,10 @@ class GoldenReward:
         if value is None:
             return None
         try:
+            if isinstance(value, str | bytes):
+                raise TypeError("text is no number, whatever it says")
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise EvaluationError(
                 f"golden reward {self.name}: must give numbers or None, found {value!r}"
             ) from error
@@ -70,7 +72,7 @@ def load_golden(spec: str, device: str = "auto") -> GoldenReward:
     """
     target = LAB_FUNCTION if spec == LAB else spec
     module_name, separator, function_name = target.partition(":")
-    if separator and "/" not in module_name and "\\" not in module_name:
+    if separator and "/" not in target and "\\" not in target:
         return GoldenReward(spec, _load_function(module_name, function_name, spec))
     model = RewardModel.load(spec, name="golden", device=device)
 
@@ -90,6 +92,10 @@ def _load_function(module_name: str, function_name: str, spec: str) -> GoldenFun
         raise EvaluationError(
             f"evaluation.golden: {spec!r} must be lab, module:function or a model folder; "
             f"{error}. The module is looked for beside the working directory {here}."
+        ) from error
+    except Exception as error:
+        raise EvaluationError(
+            f"evaluation.golden: {spec!r}: importing {module_name!r} failed: {error!r}"
         ) from error
     if not callable(function):
         raise EvaluationError(f"evaluation.golden: {spec!r} must be callable, found {function!r}")
