@@ -6,12 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from demoalign.config import Recipe
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.measure import BASELINES, FILES, read_sampled, score_table, test_rows
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.training import train_samples
-from demoalign.records import Demonstration, Rollout, Score, write_records
+from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
+from demoalign.rewards.ensemble import aggregate
+from demoalign.rewards.reward_model import score_together
 from demoalign.rollouts.engine import PromptSpec, make_engine
 from demoalign.rollouts.write import write_rollouts
 from demoalign.store import write_text
@@ -49,10 +54,8 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
     finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
     scores: list[Score] = []
-    for config in recipe.reward:
-        values = models.selector(config).score(questions, answers, finished)
-        models.drop_rewards()
-        scores += [Score(i, config.title, float(v)) for i, v in zip(ids, values, strict=True)]
+    for name, values in _reward_scores(recipe, models, questions, answers, finished).items():
+        scores += [Score(i, name, float(v)) for i, v in zip(ids, values, strict=True)]
     scores += [
         Score(rollout.id, name, value)
         for rollout in sampled["candidates"]
@@ -61,6 +64,30 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     write_records(folder / "scores.jsonl", scores)
     selectors = [config.title for config in recipe.reward] + list(BASELINES)
     _store_choices(folder / "chosen.jsonl", sampled["candidates"], scores, selectors)
+
+
+def _reward_scores(
+    recipe: Recipe,
+    models: Models,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    finished: Sequence[bool],
+) -> dict[str, NDArray[np.float64]]:
+    """Every reward model's scores: heads together in one pass, others one at a time."""
+    heads = [config for config in recipe.reward if config.model == "head"]
+    others = [[config] for config in recipe.reward if config.model != "head"]
+    found = {}
+    for group in [heads, *others] if heads else others:
+        if group is heads:
+            models.sft()
+        selectors = [models.selector(config) for config in group]
+        members = [member for selector in selectors for member in selector.members]
+        scored = iter(score_together(members, prompts, completions, finished))
+        for selector in selectors:
+            values = [next(scored)[0] for _ in selector.members]
+            found[selector.name] = aggregate(values, selector.config)
+        models.drop_rewards()
+    return {config.title: found[config.title] for config in recipe.reward}
 
 
 def _specs(rows: Sequence[Demonstration]) -> list[PromptSpec]:

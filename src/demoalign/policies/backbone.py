@@ -136,6 +136,22 @@ class Backbone:
             raise ModelError(f"adapter {folder}: does not fit {self.base}: {error}") from error
         return {key: value for key, value in tensors.items() if key not in layers}
 
+    def load_shared_adapter(self, name: str, folder: Path) -> tuple[str, dict[str, torch.Tensor]]:
+        """As `load_adapter`, but an adapter that is on the backbone already is used as it is.
+
+        Returns:
+            The adapter's name here, and the stored tensors that belong to no adapter layer.
+        """
+        from safetensors.torch import load_file
+
+        weights = folder / "adapter_model.safetensors"
+        tensors: dict[str, torch.Tensor] = load_file(weights) if weights.is_file() else {}
+        layers = {key: value for key, value in tensors.items() if ".lora_" in key}
+        for held in self.adapters:
+            if layers and self._holds(held, layers, folder):
+                return held, {key: value for key, value in tensors.items() if key not in layers}
+        return name, self.load_adapter(name, folder)
+
     def save_adapter(
         self,
         name: str,
@@ -206,6 +222,18 @@ class Backbone:
         elif self.adapters:
             self.peft.base_model.disable_adapter_layers()
         self._active = adapter
+
+    def _holds(self, held: str, layers: dict[str, torch.Tensor], folder: Path) -> bool:
+        """Whether an adapter on the backbone is the stored one, to the last bit."""
+        from peft import LoraConfig, get_peft_model_state_dict
+
+        ours, theirs = self.peft.peft_config[held], LoraConfig.from_pretrained(str(folder))
+        if (ours.r, ours.lora_alpha) != (theirs.r, theirs.lora_alpha):
+            return False
+        state = get_peft_model_state_dict(self.peft, adapter_name=held, save_embedding_layers=False)
+        return state.keys() == layers.keys() and all(
+            torch.equal(state[key].cpu(), value) for key, value in layers.items()
+        )
 
     def _attach(self, name: str, lora: Any) -> None:
         from peft import get_peft_model

@@ -21,8 +21,16 @@ from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.progress import meter
 from demoalign.records import Prompt
 from demoalign.rewards.losses import deviation
-from demoalign.rewards.scorers import Scorer, SharedScorer, WholeScorer, linear_head
+from demoalign.rewards.scorers import (
+    Scorer,
+    SharedScorer,
+    WholeScorer,
+    judge_together,
+    linear_head,
+)
 from demoalign.store import read_json, write_json
+
+Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 CARD = "demoalign.json"
 SCORE_KEY = "base_model.model.score.weight"
@@ -137,50 +145,103 @@ class RewardModel:
         completions: Sequence[str],
         finished: Sequence[bool] | None = None,
         batch_size: int = 64,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> Scores:
         """As `score`, with V(x,y) of Eq. 15 beside it, both (B,); V is 1 without such a head."""
-        flags = [True] * len(completions) if finished is None else list(finished)
-        if not len(prompts) == len(completions) == len(flags):
-            raise EvaluationError(
-                f"reward {self.name}: needs one completion and one flag for each prompt, found "
-                f"{len(prompts)}, {len(completions)} and {len(flags)}"
-            )
-        rows = [
-            render(self.tokenizer, prompt, completion, done and self.ends_answers).ids
-            for prompt, completion, done in zip(prompts, completions, flags, strict=True)
-        ]
-        return _score_rows(self, rows, batch_size)
+        return score_together([self], prompts, completions, finished, batch_size)[0]
+
+
+def score_together(
+    models: Sequence[RewardModel],
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    finished: Sequence[bool] | None = None,
+    batch_size: int = 64,
+) -> list[Scores]:
+    """Scores and deviations of several models; heads on the same hidden states share the pass.
+
+    Args:
+        models: any; grouped by what they read.
+        prompts, completions, finished, batch_size: as in `RewardModel.score`.
+
+    Returns:
+        For each model its rewards and its V of Eq. 15, both (B,).
+    """
+    found: dict[int, Scores] = {}
+    groups: dict[object, list[int]] = {}
+    for number, model in enumerate(models):
+        groups.setdefault(_reads(model), []).append(number)
+    for numbers in groups.values():
+        members = [models[number] for number in numbers]
+        rows = _render_all(members[0], prompts, completions, finished)
+        found.update(zip(numbers, _score_rows(members, rows, batch_size), strict=True))
+    return [found[number] for number in range(len(models))]
+
+
+def _reads(model: RewardModel) -> object:
+    """What a model's score is a function of: equal keys can share a forward pass."""
+    scorer = model.scorer
+    if isinstance(scorer, SharedScorer):
+        return id(scorer.backbone), scorer.adapter, model.ends_answers
+    return id(model)
+
+
+def _render_all(
+    model: RewardModel,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    finished: Sequence[bool] | None,
+) -> list[list[int]]:
+    flags = [True] * len(completions) if finished is None else list(finished)
+    if not len(prompts) == len(completions) == len(flags):
+        raise EvaluationError(
+            f"reward {model.name}: needs one completion and one flag for each prompt, found "
+            f"{len(prompts)}, {len(completions)} and {len(flags)}"
+        )
+    return [
+        render(model.tokenizer, prompt, completion, done and model.ends_answers).ids
+        for prompt, completion, done in zip(prompts, completions, flags, strict=True)
+    ]
 
 
 def _score_rows(
-    model: RewardModel, rows: Sequence[list[int]], batch_size: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    models: Sequence[RewardModel], rows: Sequence[list[int]], batch_size: int
+) -> list[Scores]:
     """Score rendered sequences in length-sorted batches; results in the order of ``rows``.
 
     Equal sequences are scored once, so that their scores are equal to the last bit.
     """
     number = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, rows)))}
     distinct = list(number)
-    values, deviations = np.empty(len(distinct)), np.ones(len(distinct))
+    values, deviations = (
+        np.empty((len(models), len(distinct))),
+        np.ones((len(models), len(distinct))),
+    )
     order = sorted(range(len(distinct)), key=lambda i: len(distinct[i]))
-    model.scorer.eval()
-    with meter(f"scores of {model.name}", len(distinct)) as shown, torch.inference_mode():
+    names = ", ".join(model.name for model in models)
+    first = models[0]
+    for model in models:
+        model.scorer.eval()
+    with meter(f"scores of {names}", len(distinct)) as shown, torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]
-            ids, mask = pad_right([distinct[i] for i in chunk], model.tokenizer.pad_token_id)
-            rewards, raw = model.scorer(ids.to(model.scorer.device), mask.to(model.scorer.device))
-            values[chunk] = rewards.double().cpu().numpy()
-            if raw is not None:
-                deviations[chunk] = deviation(raw).double().cpu().numpy()
+            ids, mask = pad_right([distinct[i] for i in chunk], first.tokenizer.pad_token_id)
+            found = judge_together(
+                [model.scorer for model in models],
+                ids.to(first.scorer.device),
+                mask.to(first.scorer.device),
+            )
+            for member, (rewards, raw) in enumerate(found):
+                values[member, chunk] = rewards.double().cpu().numpy()
+                if raw is not None:
+                    deviations[member, chunk] = deviation(raw).double().cpu().numpy()
             shown.advance(len(chunk))
-    picks = np.array([number[tuple(row)] for row in rows], dtype=np.int64)
-    values, deviations = values[picks], deviations[picks]
     if not np.isfinite(values).all():
         raise EvaluationError(
-            f"reward {model.name}: every score must be finite, found "
-            f"{int((~np.isfinite(values)).sum())} of {len(values)} that are not"
+            f"reward {names}: every score must be finite, found "
+            f"{int((~np.isfinite(values)).sum())} of {values.size} that are not"
         )
-    return values, deviations
+    picks = np.array([number[tuple(row)] for row in rows], dtype=np.int64)
+    return [(values[m, picks], deviations[m, picks]) for m in range(len(models))]
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -202,8 +263,7 @@ def _load_adapter(
     if backbone is None:
         base = read_json(path / "adapter_config.json")["base_model_name_or_path"]
         backbone = Backbone.load(ModelConfig(base=base, device=device))
-    adapter = adapter_name(name)
-    extra = backbone.load_adapter(adapter, path)
+    adapter, extra = backbone.load_shared_adapter(adapter_name(name), path)
     if SCORE_KEY not in extra:
         raise ModelError(f"reward model {path}: needs a score head, found none in its adapter")
     head = linear_head(backbone.hidden_size, 0, backbone.device)

@@ -6,6 +6,7 @@ on either side changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,7 +81,10 @@ class SharedScorer(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rewards (B,) and raw variances (B,) or None."""
-        hidden = self.features(input_ids, attention_mask)
+        return self.judge(self.features(input_ids, attention_mask))
+
+    def judge(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rewards and raw variances (B,) of hidden states (B, H)."""
         rewards = self.head(hidden).squeeze(-1)
         return rewards, None if self.variance is None else self.variance(hidden).squeeze(-1)
 
@@ -115,3 +119,14 @@ class WholeScorer(nn.Module):
 
 
 Scorer = SharedScorer | WholeScorer
+
+
+def judge_together(
+    scorers: Sequence[Scorer], input_ids: Tensor, attention_mask: Tensor
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Rewards and raw variances of scorers that read the same hidden states, in one pass."""
+    first = scorers[0]
+    if len(scorers) > 1 and isinstance(first, SharedScorer):
+        hidden = first.features(input_ids, attention_mask)
+        return [each.judge(hidden) for each in scorers if isinstance(each, SharedScorer)]
+    return [each(input_ids, attention_mask) for each in scorers]
