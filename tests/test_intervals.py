@@ -1,0 +1,85 @@
+"""Intervals: their coverage on simulated data, and Wilson's against scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from demoalign.intervals import bootstrap_mean, wilson
+
+
+def test_bootstrap_covers_the_mean() -> None:
+    """40 normal numbers: the percentile bootstrap covers a little less than 95 %."""
+    generator = np.random.default_rng(7)
+    covered = 0
+    for trial in range(400):
+        low, high = bootstrap_mean(generator.normal(3, 2, size=40), seed=trial, resamples=400)
+        covered += low <= 3 <= high
+    assert 0.90 <= covered / 400 <= 0.98
+
+
+def test_bootstrap_is_as_wide_as_the_standard_error_says() -> None:
+    values = np.random.default_rng(1).normal(0, 1, size=400)
+    low, high = bootstrap_mean(values)
+    error = values.std() / 20
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_bootstrap_repeats_with_its_seed() -> None:
+    values = np.random.default_rng(2).normal(size=30)
+    assert bootstrap_mean(values, seed=5) == bootstrap_mean(values, seed=5)
+    assert bootstrap_mean(values, seed=5) != bootstrap_mean(values, seed=6)
+    assert bootstrap_mean(values) == bootstrap_mean(values, seed=0)
+
+
+@pytest.mark.parametrize("resamples", [1, 199, 201, 450])
+def test_bootstrap_fills_every_resample(resamples: int) -> None:
+    low, high = bootstrap_mean(np.array([2.0, 3.0]), resamples=resamples)
+    assert 2 <= low <= high <= 3
+
+
+def test_one_value_is_its_own_interval() -> None:
+    assert bootstrap_mean(np.array([0.1])) == (0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    "values", [[], [1.0, float("nan")], [float("inf"), 0.0], [[1.0, 2.0]]], ids=str
+)
+def test_bootstrap_refuses(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="values must be a non-empty finite vector, found"):
+        bootstrap_mean(np.array(values, dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials"),
+    [(0, 1), (1, 1), (0, 30), (30, 30), (1, 7), (3, 10), (50, 100), (999, 1000)],
+)
+def test_wilson_is_scipys(successes: int, trials: int) -> None:
+    wanted = binomtest(successes, trials).proportion_ci(method="wilson")
+    assert wilson(successes, trials) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.floats(0, n), st.just(n))))
+def test_wilson_of_fractional_successes(case: tuple[float, int]) -> None:
+    successes, trials = case
+    low, high = wilson(successes, trials)
+    assert 0 <= low <= successes / trials + 1e-12
+    assert successes / trials - 1e-12 <= high <= 1
+    mirrored = wilson(trials - successes, trials)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+def test_half_a_success_lies_between_its_neighbours() -> None:
+    bounds = [wilson(successes, 10) for successes in (3, 3.5, 4)]
+    assert bounds[0][0] < bounds[1][0] < bounds[2][0]
+    assert bounds[0][1] < bounds[1][1] < bounds[2][1]
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (-0.1, 3), (3.5, 3), (float("nan"), 3)])
+def test_wilson_refuses(successes: float, trials: int) -> None:
+    with pytest.raises(ValueError, match="need 0 <= successes <= trials, found"):
+        wilson(successes, trials)
