@@ -1,1 +1,85 @@
-"""demoalign: align language models from demonstrations alone."""
+"""demoalign: align language models from demonstrations alone.
+
+>>> import demoalign as da
+>>> data = da.Demonstrations.read("demonstrations.jsonl")
+>>> policy = da.Policy.load("runs/my-run/sft")
+>>> reward = da.RewardModel.load("runs/my-run/reward/init-sft")
+>>> choices = da.best_of_n(policy, reward, ["How do I reset it?"], n=16)
+>>> folder = da.run(da.load_recipe("recipe.yaml"))
+
+Names are imported when they are first used, so that ``import demoalign`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from demoalign.version import __version__
+
+if TYPE_CHECKING:
+    from demoalign.config import Recipe, dump_recipe, load_recipe, parse_recipe
+    from demoalign.demonstrations import Demonstrations
+    from demoalign.errors import DemoalignError
+    from demoalign.improve import Choice, best_of_n, kl_bound
+    from demoalign.pipeline import Pipeline, run
+    from demoalign.policies import Policy
+    from demoalign.records import Demonstration, Metric, Preference, Rollout, Score
+    from demoalign.report import write_report
+    from demoalign.rewards import RewardModel
+
+_HOMES = {
+    "Choice": "improve",
+    "Demonstration": "records",
+    "DemoalignError": "errors",
+    "Demonstrations": "demonstrations",
+    "Metric": "records",
+    "Pipeline": "pipeline",
+    "Policy": "policies",
+    "Preference": "records",
+    "Recipe": "config",
+    "RewardModel": "rewards",
+    "Rollout": "records",
+    "Score": "records",
+    "best_of_n": "improve",
+    "dump_recipe": "config",
+    "kl_bound": "improve",
+    "load_recipe": "config",
+    "parse_recipe": "config",
+    "run": "pipeline",
+    "write_report": "report",
+}
+
+__all__ = [
+    "Choice",
+    "DemoalignError",
+    "Demonstration",
+    "Demonstrations",
+    "Metric",
+    "Pipeline",
+    "Policy",
+    "Preference",
+    "Recipe",
+    "RewardModel",
+    "Rollout",
+    "Score",
+    "__version__",
+    "best_of_n",
+    "dump_recipe",
+    "kl_bound",
+    "load_recipe",
+    "parse_recipe",
+    "run",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its package."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'demoalign' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"demoalign.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -62,16 +62,12 @@ def count_tokens(tokenizer: Any) -> Any:
     return count
 
 
-def store_data(folder: Path, data: Data, recipe: Recipe, tokenizer: Any) -> None:
+def store_data(folder: Path, data: Data, tokenizer: Any) -> None:
     """Write train.jsonl, test.jsonl, rejected.jsonl and summary.json."""
     write_records(folder / "train.jsonl", data.train)
     write_records(folder / "test.jsonl", data.test)
     write_rejected(folder / "rejected.jsonl", data.whole)
-    summary = inspect(
-        [*data.train, *data.test],
-        count_tokens(tokenizer),
-        max_completion_tokens=recipe.rollouts.max_new_tokens,
-    )
+    summary = inspect([*data.train, *data.test], count_tokens(tokenizer))
     write_json(
         folder / "summary.json",
         {

@@ -19,7 +19,9 @@ from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import (
     BaseText,
     base_digest,
+    check_inputs,
     golden_digest,
+    policy_digest,
     read_base,
     resolve_lab,
     source_digest,
@@ -139,6 +141,7 @@ class Pipeline:
             DemoalignError: a stage failed; what was finished before it is kept.
         """
         wanted = self._until(target)
+        check_inputs(self.recipe)
         outcomes = []
         with self.run.locked():
             self._describe()
@@ -188,7 +191,7 @@ class Pipeline:
 
     def _store_demonstrations(self, folder: Path) -> None:
         data = prepare_data(self.recipe, self.base)
-        store_data(folder, data, self.recipe, self.base.tokenizer)
+        store_data(folder, data, self.base.tokenizer)
 
     def _data_fingerprint(self) -> str:
         recipe = self.recipe
@@ -222,7 +225,7 @@ class Pipeline:
         preferences = config.preferences
         golden = golden_digest(recipe.evaluation.golden) if preferences == "golden" else None
         paths = [
-            source_digest(source.removeprefix("policy:"))
+            policy_digest(source.removeprefix("policy:"))
             for source in (config.positives, config.negatives)
             if source.startswith("policy:")
         ]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from demoalign.config import LAB, DemonstrationsConfig, ModelConfig, Recipe
-from demoalign.demonstrations import Demonstrations, read_demonstrations
+from demoalign.demonstrations import Demonstrations, read_demonstrations, read_preferences
 from demoalign.errors import ModelError, RecipeError
+from demoalign.evaluation.golden import load_golden
 from demoalign.policies.load import check_folder, context_length
 from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.store import digest_file, digest_folder
@@ -76,6 +77,35 @@ def golden_digest(spec: str | None) -> str:
     if separator and beside.is_file():
         return f"{spec}#{digest_file(beside)}"
     return spec
+
+
+def policy_digest(policy: str) -> str:
+    """Digest of a policy that a reward model's source names: an adapter's folder or a model.
+
+    Raises:
+        ModelError: there is no such policy.
+    """
+    folder = Path(policy).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        return digest_folder(folder)
+    return base_digest(policy)
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Fail at once on what a late stage would fail on: preference files, the golden reward.
+
+    Raises:
+        DemoalignError: a file cannot be read, or a module or folder is not there.
+    """
+    for reward in recipe.reward:
+        if reward.preferences not in (None, "golden"):
+            skip = recipe.demonstrations.skip_invalid
+            read_preferences(str(reward.preferences), skip_invalid=skip)
+    golden = recipe.evaluation.golden
+    if golden is not None and (":" in golden or golden == LAB):
+        load_golden(golden)
+    elif golden is not None:
+        policy_digest(golden)
 
 
 @dataclass(frozen=True, slots=True)

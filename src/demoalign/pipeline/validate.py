@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from demoalign.config import Recipe
-from demoalign.demonstrations import DataSummary, Lengths, inspect, read_preferences
+from demoalign.demonstrations import DataSummary, Lengths, inspect
 from demoalign.demonstrations.render import Rendered, render
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import Data, count_tokens, prepare_data
 from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
 from demoalign.pipeline.pipeline import Pipeline
-from demoalign.pipeline.resolve import BaseText
+from demoalign.pipeline.resolve import BaseText, check_inputs
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,7 @@ def validate(recipe: Recipe) -> Validation:
     rows = [*data.train, *data.test]
     room = recipe.rollouts.max_new_tokens
     summary = inspect(rows, count_tokens(base.tokenizer), max_completion_tokens=room)
-    for reward in recipe.reward:
-        if reward.preferences not in (None, "golden"):
-            skip = recipe.demonstrations.skip_invalid
-            read_preferences(str(reward.preferences), skip_invalid=skip)
+    check_inputs(recipe)
     if recipe.evaluation.golden is not None:
         golden = load_golden(recipe.evaluation.golden, recipe.model.device)
         golden.score([rows[0].prompt], [rows[0].completion])
