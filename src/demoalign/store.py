@@ -176,7 +176,7 @@ class Run:
             descriptor = _take(lock)
         except FileExistsError as error:
             raise StoreError(
-                f"{self.folder}: another process ({_holder(lock)}) works in "
+                f"{self.folder}: another process ({_holder(lock) or 'just started'}) works in "
                 f"this run folder. Wait for it, or delete {lock} if it is gone."
             ) from error
         os.write(descriptor, str(os.getpid()).encode())
