@@ -243,5 +243,6 @@ def _correlation(
             found.append(float(np.corrcoef(a, b)[0, 1]))
     unit = "Spearman correlation within a prompt"
     if not found:
-        return make.missing(name, SFT, selector, 1, unit, "in no prompt do both vary")
+        reason = "in no prompt do both vary" if len(scores) else "no prompt was scored"
+        return make.missing(name, SFT, selector, 1, unit, reason)
     return make.mean(name, SFT, selector, 1, np.array(found), unit)
