@@ -30,6 +30,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, into which typer turns a KeyboardInterrupt."""
+
 RecipePath = Annotated[Path, typer.Argument(help="The recipe (YAML).", show_default=False)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
@@ -66,7 +69,7 @@ def quickstart(
     seed: Annotated[int, typer.Option("--seed", help="Of data, training and sampling.")] = 0,
     dial: Annotated[
         float, typer.Option("--dial", min=0.0, max=1.0, help="Heterogeneity of demonstrations.")
-    ] = 0.5,
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole method on embedded data: no download, no GPU, under three minutes.
@@ -272,9 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DemoalignError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to go on\n")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            sys.stderr.write("interrupted; run the same command again to go on\n")
+        raise
 
 
 def _advance(path: Path, overrides: Sequence[str], target: str, as_json: bool) -> None:
