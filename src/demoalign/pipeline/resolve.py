@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.store import digest_file, digest_folder
 
 LAB_ROWS = 2000
-LAB_DIAL = 0.5
+LAB_DIAL = 0.0
 
 
 def resolve_lab(recipe: Recipe) -> Recipe:
@@ -73,10 +74,21 @@ def golden_digest(spec: str | None) -> str:
     if path.is_dir():
         return digest_folder(path)
     module, separator, _ = spec.partition(":")
-    beside = Path(*module.split(".")).with_suffix(".py")
-    if separator and beside.is_file():
-        return f"{spec}#{digest_file(beside)}"
-    return spec
+    source = _source_file(module) if separator else None
+    return spec if source is None else f"{spec}#{digest_file(source)}"
+
+
+def _source_file(module: str) -> Path | None:
+    """The file that a module would be imported from, the working directory included."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found and found.has_location and found.origin else None
 
 
 def policy_digest(policy: str) -> str:
