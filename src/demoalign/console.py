@@ -65,11 +65,11 @@ def _results_table(metrics: Sequence[dict[str, Any]], name: str) -> Table:
     found = {(m["policy"], m["selector"], m["n"]): m for m in _values(metrics, name)}
     sizes = sorted({n for _, _, n in found})
     shown = [n for n in SHOWN_SIZES if n in sizes] or sizes
-    title = f"{name.replace('_', ' ')}, mean [95 % interval over prompts]"
+    title = f"{name.replace('_', ' ')}, mean ± half of the 95 % interval over prompts"
     table = Table(title=title, title_justify="left")
-    table.add_column("policy, selector")
+    table.add_column("policy, selector", no_wrap=True)
     for n in shown:
-        table.add_column(f"N = {n}", justify="right")
+        table.add_column(f"N = {n}", justify="right", no_wrap=True)
     for policy, selector in dict.fromkeys((policy, selector) for policy, selector, _ in found):
         label = policy if selector == "none" else f"{policy}, {selector}"
         cells = [_cell(found.get((policy, selector, n))) for n in shown]
@@ -81,8 +81,8 @@ def _cell(metric: dict[str, Any] | None) -> str:
     if metric is None:
         return ""
     interval = metric["ci95"]
-    text = f"{metric['value']:.2f}"
-    return text if interval is None else f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    half = "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.2f}"
+    return f"{metric['value']:.2f}{half}"
 
 
 def print_validation(found: Validation) -> None:
