@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from demoalign.config import Recipe
+from demoalign.demonstrations.fields import RowError
+from demoalign.demonstrations.formats import prompt_of
 from demoalign.errors import DataError, Problem, RecipeError
 from demoalign.improve.best_of_n import best_of_n
 from demoalign.pipeline.pipeline import Pipeline
@@ -60,31 +61,18 @@ def read_prompts(path: Path) -> list[Prompt]:
         raise DataError(f"--prompts {path}: no such file ({path.absolute()})")
     found: list[Prompt] = []
     problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode())
+            given = value.get("prompt") if isinstance(value, dict) else value
+            found.append(prompt_of({"prompt": given}))
+        except RowError as error:
+            problems.append(Problem(f"{path.name}:{number}", str(error)))
         except ValueError as error:
-            problems.append(Problem(f"{path.name}:{number}", f"not JSON ({error})"))
-            continue
-        prompt: Any = value.get("prompt") if isinstance(value, dict) else value
-        if _is_prompt(prompt):
-            found.append(prompt)
-        else:
-            what = f"prompt: must be text or a list of messages, found {str(prompt)[:60]!r}"
-            problems.append(Problem(f"{path.name}:{number}", what))
+            problems.append(Problem(f"{path.name}:{number}", f"not JSON in UTF-8 ({error})"))
     if problems or not found:
         total = len(problems) + len(found)
         raise DataError(f"{path}: {len(problems)} of {total} prompts cannot be used", problems)
     return found
-
-
-def _is_prompt(value: object) -> bool:
-    if isinstance(value, str):
-        return bool(value.strip())
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in value)
-    )
