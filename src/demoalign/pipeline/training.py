@@ -6,13 +6,15 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from demoalign.config import Recipe, RewardConfig
+from demoalign.config import OptimiserConfig, Recipe, RewardConfig
 from demoalign.demonstrations import read_preferences
 from demoalign.demonstrations.render import render
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.models import Models, member_folder
+from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import SFT, Policy
 from demoalign.policies.sft import train_sft
 from demoalign.records import Demonstration
@@ -32,6 +34,8 @@ from demoalign.rollouts.engine import PromptSpec, make_engine
 from demoalign.rollouts.write import read_rollouts, write_rollouts
 from demoalign.store import write_json
 
+Config = TypeVar("Config", bound=OptimiserConfig)
+
 
 def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     """Fine-tune the initial policy on the training demonstrations; store a model folder."""
@@ -42,7 +46,8 @@ def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     if adapter is not None:
         backbone.add_adapter(adapter, recipe.model.adapter, recipe.seed)
     rows = [render(backbone.tokenizer, row.prompt, row.completion) for row in train]
-    summary = train_sft(backbone, adapter, rows, recipe.sft, recipe.seed, folder)
+    config = _within(recipe.sft, backbone)
+    summary = train_sft(backbone, adapter, rows, config, recipe.seed, folder)
     if adapter is None:
         backbone.causal.save_pretrained(str(folder))
         backbone.tokenizer.save_pretrained(str(folder))
@@ -65,8 +70,9 @@ def reward_stage(
         seed = recipe.seed + 1000 * member
         sft = models.sft() if config.model == "head" else None
         backbone = models.backbone() if sft is None else sft.backbone
+        fitting = _within(config, backbone)
         model, losses = train_reward_model(
-            config, recipe.model, backbone, sft, training, seed, config.title
+            fitting, recipe.model, backbone, sft, training, seed, config.title
         )
         place = member_folder(folder, config, member)
         model.save(place)
@@ -75,6 +81,12 @@ def reward_stage(
         models.drop_rewards()
     write_json(folder / "heldout.json", [dataclasses.asdict(metric) for metric in metrics])
     models.release()
+
+
+def _within(config: Config, backbone: Backbone) -> Config:
+    """Settings that cut rows where the model's context ends, if not before."""
+    longest = min(config.max_length, backbone.context or config.max_length)
+    return config.model_copy(update={"max_length": longest})
 
 
 def _comparisons(

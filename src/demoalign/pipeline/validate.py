@@ -74,7 +74,7 @@ def validate(recipe: Recipe) -> Validation:
     memory = estimate_bytes(sizes, recipe, base.config)
     return Validation(
         facts=_facts(recipe, base, data, summary, sizes, memory),
-        warnings=_warnings(recipe, data, summary),
+        warnings=_warnings(recipe, base, data, summary),
         example=_example(base.tokenizer, rendered, recipe.sft.max_length),
         plan=tuple(
             (name, "up to date" if current else "to run", _duration(seconds.get(name, 0.0)))
@@ -125,7 +125,7 @@ def _facts(
     )
 
 
-def _warnings(recipe: Recipe, data: Data, summary: DataSummary) -> tuple[str, ...]:
+def _warnings(recipe: Recipe, base: BaseText, data: Data, summary: DataSummary) -> tuple[str, ...]:
     found = []
     if data.whole.rejected:
         found.append(f"{len(data.whole.rejected)} rows cannot be used and are left out")
@@ -139,10 +139,11 @@ def _warnings(recipe: Recipe, data: Data, summary: DataSummary) -> tuple[str, ..
     longest = summary.prompt_tokens and summary.completion_tokens
     if longest and summary.prompt_tokens and summary.completion_tokens:
         total = summary.prompt_tokens.maximum + summary.completion_tokens.maximum
-        if total > recipe.sft.max_length:
+        room = min(recipe.sft.max_length, base.context or recipe.sft.max_length)
+        if total > room:
             found.append(
-                f"the longest row may have {total:.0f} tokens, sft.max_length is "
-                f"{recipe.sft.max_length}: cut rows do not teach where to end"
+                f"the longest row may have {total:.0f} tokens, sft.max_length and the context "
+                f"leave room for {room}: cut rows do not teach where to end"
             )
     if recipe.evaluation.golden is None:
         found.append("no golden reward: the report will show only what the reward models think")

@@ -197,8 +197,9 @@ def _render_all(
             f"reward {model.name}: needs one completion and one flag for each prompt, found "
             f"{len(prompts)}, {len(completions)} and {len(flags)}"
         )
+    room = model.scorer.context  # of a longer sequence the beginning is scored
     return [
-        render(model.tokenizer, prompt, completion, done and model.ends_answers).ids
+        render(model.tokenizer, prompt, completion, done and model.ends_answers).ids[:room]
         for prompt, completion, done in zip(prompts, completions, flags, strict=True)
     ]
 

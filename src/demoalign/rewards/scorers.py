@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from demoalign.policies.backbone import Backbone
+from demoalign.policies.load import context_length
 
 
 def last_positions(attention_mask: Tensor) -> Tensor:
@@ -68,6 +69,11 @@ class SharedScorer(nn.Module):
         """Where to put the batch."""
         return self.backbone.device
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens that the network can read, if it says."""
+        return self.backbone.context
+
     def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, H) float32 hidden states of the last real tokens."""
         input_ids, attention_mask = on_the_right(input_ids, attention_mask)
@@ -102,6 +108,11 @@ class WholeScorer(nn.Module):
         """Where to put the batch."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that the network can read, if it says."""
+        return context_length(self.model.config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rewards (B,) and raw variances (B,) or None."""
