@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
-    except DemoalignError as error:
+    except (DemoalignError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
     except SystemExit as stop:
