@@ -28,6 +28,7 @@ STAGES = [
     "best-of-n",
     "evaluation",
 ]
+MANY = {"rollouts.samples_per_prompt": 12}
 
 
 class InterruptionError(Exception):
@@ -133,7 +134,11 @@ def test_killed_while_sampling(
     same_project: Project, copy_of_run: CopyOfRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL leaves a lock, half a file and no manifest; the next run takes up from there."""
-    more = {"rollouts.train_prompts": 12, "rollouts.samples_per_prompt": 12, "rollouts.batch_size": 2}
+    more = {
+        "rollouts.train_prompts": 12,
+        "rollouts.samples_per_prompt": 12,
+        "rollouts.batch_size": 2,
+    }
     copied = copy_of_run("rollouts")
     path = copied.file(more)
     process = subprocess.Popen(
