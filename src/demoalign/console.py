@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -66,12 +67,13 @@ def _results_table(metrics: Sequence[dict[str, Any]], name: str) -> Table:
     sizes = sorted({n for _, _, n in found})
     shown = [n for n in SHOWN_SIZES if n in sizes] or sizes
     title = f"{name.replace('_', ' ')}, mean ± half of the 95 % interval over prompts"
-    table = Table(title=title, title_justify="left")
-    table.add_column("policy, selector", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy, or best of N", no_wrap=True)
     for n in shown:
         table.add_column(f"N = {n}", justify="right", no_wrap=True)
     for policy, selector in dict.fromkeys((policy, selector) for policy, selector, _ in found):
-        label = policy if selector == "none" else f"{policy}, {selector}"
+        label = policy if selector == "none" else f"by {selector}"
+        label = f"{policy}, greedy" if selector == "greedy" else label
         cells = [_cell(found.get((policy, selector, n))) for n in shown]
         table.add_row(escape(label), *(escape(cell) for cell in cells))
     return table

@@ -218,7 +218,10 @@ def build_run(folder: Path) -> Path:
     """Write a whole run folder and return it."""
     world = World()
     for place, stage in enumerate(
-        ("demonstrations", "sft", "rollouts", *(f"reward/{m}" for m in list(SELECTORS)[:4]))
+        (
+            *("demonstrations", "sft", "rollouts", "rollouts-test", "best-of-n"),
+            *(f"reward/{m}" for m in list(SELECTORS)[:4]),
+        )
     ):
         manifest = {
             "stage": stage.partition("/")[0],

@@ -19,7 +19,7 @@ def test_a_complete_run_has_no_problems(full_run: Path) -> None:
     assert run.problems == ()
     assert run.name == "help-desk"
     assert [stage.name for stage in run.stages][:3] == ["demonstrations", "sft", "rollouts"]
-    assert len(run.stages) == 8
+    assert len(run.stages) == 10
     assert run.stages[0].seconds == 2.5
     assert len(run.samples) == 20
     assert len(run.samples[0].candidates) == SAMPLES

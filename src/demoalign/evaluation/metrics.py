@@ -216,7 +216,7 @@ def _wins_over(candidates: Array, greedy: Array) -> Array:
 def _win_rate(make: MetricMaker, selector: str, n: int, wins: Array) -> Metric:
     name, unit = "win_rate_over_greedy", "fraction of prompts, a tie counts one half"
     if not len(wins):
-        return make.missing(name, SFT, selector, n, unit, "no prompt was scored", "sft/greedy/1")
+        return make.missing(name, SFT, selector, n, unit, "no prompt was scored")
     total = float(np.clip(wins.sum(), 0, len(wins)))
     return Metric(
         name,
@@ -228,7 +228,6 @@ def _win_rate(make: MetricMaker, selector: str, n: int, wins: Array) -> Metric:
         len(wins),
         make.seed,
         unit,
-        "sft/greedy/1",
     )
 
 

@@ -74,6 +74,7 @@ class Pipeline:
     """A recipe bound to its run folder."""
 
     def __init__(self, recipe: Recipe) -> None:
+        self.asked = recipe
         self.recipe = resolve_lab(recipe)
         self.run = Run(self.recipe.folder)
         self.models = Models(self.recipe, self.run.folder)
@@ -179,7 +180,7 @@ class Pipeline:
         return Outcome(stage.name, "done", manifest.seconds)
 
     def _describe(self) -> None:
-        write_text(self.run.folder / "recipe.yaml", dump_recipe(self.recipe))
+        write_text(self.run.folder / "recipe.yaml", dump_recipe(self.asked))
         write_json(self.run.folder / "env.json", environment())
 
     def _log(self, line: str) -> None:

@@ -27,7 +27,16 @@ from demoalign.report.stored import (
     whole_of,
 )
 
-STAGES = ("demonstrations", "sft", "rollouts", "reward", "policy", "evaluation")
+STAGES = (
+    "demonstrations",
+    "sft",
+    "rollouts",
+    "reward",
+    "rollouts-test",
+    "best-of-n",
+    "policy",
+    "evaluation",
+)
 OPTIONAL_STAGES = ("reward", "policy")
 SOURCES = ("initial", "sft", "demonstrations")
 GOLDEN_METRICS = (

@@ -21,7 +21,9 @@ POLICY_NAMES = {
 STAGE_NAMES = {
     "demonstrations": "Demonstrations",
     "sft": "SFT",
-    "rollouts": "Rollouts",
+    "rollouts": "Rollouts on training prompts",
+    "rollouts-test": "Rollouts on test prompts",
+    "best-of-n": "Best of N: scores and choices",
     "policy": "Policy",
     "evaluation": "Evaluation",
 }
