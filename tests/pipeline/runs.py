@@ -172,7 +172,7 @@ def metrics_of(run: Path, name: str) -> list[Json]:
 
 
 def lines_of(path: Path) -> list[Json]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def stages_done(outcomes: Sequence[Any]) -> list[str]:

@@ -43,6 +43,8 @@ def test_a_fresh_process_gives_the_same_bytes_and_keeps_secrets(
     (line,) = said.stdout.splitlines()
     assert json.loads(line)["run"] == str(other / "small")
     assert "[2/8] sft: running" in said.stderr
+    assert "Loading weights" not in said.stderr, "other libraries' bars are hidden"
+    assert "Warning" not in said.stderr
     assert digests(other / "small", skip=TIMED) == digests(finished.run, skip=TIMED)
     refuse_secrets(other)
     assert not any(secret in said.stdout + said.stderr for secret in SECRETS.values())
