@@ -9,6 +9,7 @@ from typing import Any
 from demoalign.config import Recipe
 from demoalign.demonstrations import DataSummary, Lengths, inspect
 from demoalign.demonstrations.render import Rendered, render
+from demoalign.demonstrations.split import prompt_key
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import Data, count_tokens, prepare_data
 from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
@@ -116,13 +117,18 @@ def _facts(
         ("rows", f"{len(data.train)} train, {len(data.test)} test, {len(data.whole.rejected)} bad"),
         ("distinct prompts", f"{summary.distinct_prompts} of {summary.rows} rows"),
         ("exact duplicates", str(summary.exact_duplicates)),
-        ("prompts in train and test", "0"),
+        ("prompts in train and test", str(_shared_prompts(data))),
         ("prompt tokens", _lengths(summary.prompt_tokens)),
         ("completion tokens", _lengths(summary.completion_tokens)),
         ("cut by max_new_tokens", f"{summary.completions_too_long} of {summary.rows}"),
         ("context", "unlimited" if base.context is None else f"{base.context} tokens"),
         ("estimated memory", f"{memory / 2**30:.2f} GiB"),
     )
+
+
+def _shared_prompts(data: Data) -> int:
+    test = {prompt_key(row.prompt) for row in data.test}
+    return len(test & {prompt_key(row.prompt) for row in data.train})
 
 
 def _warnings(recipe: Recipe, base: BaseText, data: Data, summary: DataSummary) -> tuple[str, ...]:
