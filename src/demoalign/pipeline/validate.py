@@ -126,6 +126,14 @@ def _facts(
     )
 
 
+def _runs_together(row: Demonstration) -> bool:
+    return (
+        isinstance(row.prompt, str)
+        and not row.prompt[-1:].isspace()
+        and not row.completion[:1].isspace()
+    )
+
+
 def _shared_prompts(data: Data) -> int:
     test = {prompt_key(row.prompt) for row in data.test}
     return len(test & {prompt_key(row.prompt) for row in data.train})
@@ -151,6 +159,13 @@ def _warnings(recipe: Recipe, base: BaseText, data: Data, summary: DataSummary) 
                 f"the longest row may have {total:.0f} tokens, sft.max_length and the context "
                 f"leave room for {room}: cut rows do not teach where to end"
             )
+    joined = [row for row in data.train if _runs_together(row)]
+    if 2 * len(joined) > len(data.train):
+        seam = f"{str(joined[0].prompt)[-12:]}{joined[0].completion[:12]}"
+        found.append(
+            f"prompt and completion run together in {len(joined)} of {len(data.train)} rows, as in "
+            f"{seam!r}: begin completions, or end prompts, with a blank or a line break"
+        )
     if recipe.evaluation.golden is None:
         found.append("no golden reward: the report will show only what the reward models think")
     if len(data.test) < 30:
