@@ -15,6 +15,7 @@ from demoalign.pipeline.data import Data, count_tokens, prepare_data
 from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
 from demoalign.pipeline.pipeline import Pipeline
 from demoalign.pipeline.resolve import BaseText, check_inputs
+from demoalign.records import Demonstration
 
 
 @dataclass(frozen=True)
