@@ -70,8 +70,8 @@ def test_full_fine_tuning_stopped_after_every_stage(project: Project) -> None:
         project.recipe({"model.adapter.kind": "none", "output": str(project.folder / place)})
         for place in ("whole", "parts")
     )
-    Pipeline(whole).advance()
-    for stage in ("sft", "rollouts", "reward", "rollouts-test", "best-of-n", "report"):
+    Pipeline(whole).advance("evaluation")
+    for stage in ("sft", "rollouts", "reward", "rollouts-test", "best-of-n", "evaluation"):
         Pipeline(parts).advance(stage)
     assert digests(parts.folder, skip=TIMED) == digests(whole.folder, skip=TIMED)
 
@@ -106,11 +106,11 @@ def test_stopped_inside_a_stage(
     fail_once(monkeypatch, module, name, when)
     pipeline = Pipeline(copied.recipe())
     with pytest.raises(InterruptionError):
-        pipeline.advance()
+        pipeline.advance("evaluation")
     assert not (copied.run / ".lock").exists()
     assert dict(pipeline.plan()) == {each: each != stage for each in STAGES}
     again = pipeline if module == "sampling" else Pipeline(copied.recipe())
-    assert stages_done(again.advance()) == [stage]
+    assert stages_done(again.advance("evaluation")) == [stage]
     assert digests(copied.run, skip=TIMED) == digests(finished.run, skip=TIMED)
 
 

@@ -68,7 +68,7 @@ def elsewhere(tmp_path: Path, model_folder: ModelFolder) -> Path:
 def test_all_kinds_in_one_run(project: Project, elsewhere: Path, adapter: str) -> None:
     rewards = all_kinds(project, elsewhere)
     changes = {"reward": rewards, "model.adapter.kind": adapter}
-    Pipeline(project.recipe(changes)).advance()
+    Pipeline(project.recipe(changes)).advance("evaluation")
     run = project.run
     assert sorted(path.name for path in (run / "reward").iterdir()) == sorted(NAMES)
     found = {m["selector"] for m in metrics_of(run, "golden_reward")}

@@ -15,7 +15,7 @@ SECRETS = {"OPENAI_API_KEY": "canary-123", "HF_TOKEN": "canary-456"}
 
 
 def test_same_seed_same_bytes_in_two_folders(same_project: Project, finished: Project) -> None:
-    Pipeline(same_project.recipe()).advance()
+    Pipeline(same_project.recipe()).advance("evaluation")
     found = digests(same_project.run, skip=TIMED)
     assert found == digests(finished.run, skip=TIMED)
     assert {
@@ -59,7 +59,7 @@ def refuse_secrets(folder: Path) -> None:
 
 
 def test_another_seed_gives_other_results(same_project: Project, finished: Project) -> None:
-    Pipeline(same_project.recipe({"seed": 1})).advance()
+    Pipeline(same_project.recipe({"seed": 1})).advance("evaluation")
     first, second = (digests(run, skip=TIMED) for run in (finished.run, same_project.run))
     for name in (
         "demonstrations/test.jsonl",

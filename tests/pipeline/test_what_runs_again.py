@@ -95,7 +95,7 @@ def test_what_the_plan_says_is_what_runs(
 ) -> None:
     copied = copy_of_run()
     before = digests(copied.run, skip=ALWAYS_NEW)
-    assert tuple(stages_done(Pipeline(copied.recipe(changes)).advance())) == again
+    assert tuple(stages_done(Pipeline(copied.recipe(changes)).advance("evaluation"))) == again
     after = digests(copied.run, skip=ALWAYS_NEW)
     kept = {name for name in before if not name.startswith(tuple(f"{stage}/" for stage in again))}
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
@@ -145,7 +145,7 @@ def test_a_damaged_stage_is_mended(copy_of_run: CopyOfRun, finished: Project) ->
     for name in ("sft/adapter_model.safetensors", "evaluation/results.json"):
         path = copied.run / name
         path.write_bytes(path.read_bytes()[:100])
-    assert stages_done(Pipeline(copied.recipe()).advance()) == ["sft", "evaluation"]
+    assert stages_done(Pipeline(copied.recipe()).advance("evaluation")) == ["sft", "evaluation"]
     assert results_of(copied.run) == results_of(finished.run)
     weights = "sft/adapter_model.safetensors"
     assert (copied.run / weights).read_bytes() == (finished.run / weights).read_bytes()
@@ -206,7 +206,7 @@ def movable(tmp_path_factory: pytest.TempPathFactory, model_folder: ModelFolder)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        Pipeline(made.recipe()).advance()
+        Pipeline(made.recipe()).advance("evaluation")
     return made
 
 

@@ -178,7 +178,7 @@ def test_without_a_golden_reward_golden_metrics_are_null_with_a_reason(project: 
 def test_answers_that_golden_cannot_score_are_null_and_not_zero(
     project: Project, golden: str
 ) -> None:
-    Pipeline(project.recipe({"evaluation.golden": f"{HERE}:{golden}"})).advance()
+    Pipeline(project.recipe({"evaluation.golden": f"{HERE}:{golden}"})).advance("evaluation")
     metrics = metrics_of(project.run, "golden_reward")
     assert metrics
     assert all(m["value"] is None and m["reason"] for m in metrics)
