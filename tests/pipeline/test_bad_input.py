@@ -294,3 +294,11 @@ def test_bad_preferences(project: Project) -> None:
         says(refusal(command, path), "pairs.jsonl:13")
     assert not (project.run / "sft").exists()
     assert cli("reward", path, "--skip-invalid").status == 0
+
+
+def test_validate_warns_where_prompt_and_completion_run_together(project: Project) -> None:
+    rows = [{"prompt": f"What is {k}?", "completion": f"Number {k}."} for k in range(12)]
+    jsonl(project.data, rows)
+    path = project.file()
+    warnings = cli("validate", path, "--json").json["warnings"]
+    assert any("run together in" in warning and "?Number" in warning for warning in warnings)
