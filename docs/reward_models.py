@@ -35,7 +35,8 @@ def main() -> None:
     study = json.loads(parser.parse_args().results.read_text(encoding="utf-8"))
     rows: list[Row] = study["rows"]
     short = "\n".join([*_claims(rows), "", *_at(rows, 16), "", _basis(study)])
-    long = "\n".join([*_claims(rows), "", *_curves(rows), _basis(study)])
+    traits = _traits(study.get("traits", []), _dials(rows))
+    long = "\n".join([*_claims(rows), "", *_curves(rows), _basis(study), "", *traits])
     _insert(HERE.parent / "README.md", short)
     _insert(HERE / "reward-models.md", long)
     _draw(rows, HERE / "images" / "reward-models.svg")
@@ -126,6 +127,27 @@ def _curves(rows: Sequence[Row]) -> list[str]:
             found = [_find(rows, dial, name, n) for n in sizes]
             cells = [_interval(row["golden"], row["ci95"]) for row in found]
             lines.append(f"| {_label(name)} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
+
+
+def _traits(traits: Sequence[Row], dials: Sequence[float]) -> list[str]:
+    """Held-out accuracy, and what the scores follow within a prompt, by dial."""
+    titles = {
+        "heldout_accuracy": "held-out accuracy",
+        "golden_correlation": "rank correlation with the golden reward",
+        "length_correlation": "rank correlation with length",
+    }
+    known = {(row["metric"], row["selector"], row["dial"]): row["value"] for row in traits}
+    lines = []
+    for metric, title in titles.items():
+        names = dict.fromkeys(row["selector"] for row in traits if row["metric"] == metric)
+        lines += [f"| {title} | " + " | ".join(f"dial {dial:g}" for dial in dials) + " |"]
+        lines += ["|---" * (len(dials) + 1) + "|"]
+        for name in names:
+            values = [known.get((metric, name, dial)) for dial in dials]
+            cells = ["" if value is None else f"{value:.2f}" for value in values]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
     return lines
 

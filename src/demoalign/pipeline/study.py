@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from demoalign.improve.best_of_n import expected_best_of_n
 from demoalign.intervals import bootstrap_mean
 from demoalign.pipeline.measure import load_measured
 from demoalign.pipeline.pipeline import Pipeline
-from demoalign.store import write_json
+from demoalign.store import read_json, write_json
 
 DIALS = (0.0, 0.5, 1.0)
+TRAITS = ("heldout_accuracy", "golden_correlation", "length_correlation")
 STUDIES = ("reward-models",)
 PLAIN = {
     "initial": "initial",
@@ -46,14 +46,15 @@ def run_study(name: str, recipe: Recipe, seeds: int, output: Path) -> Path:
     """
     if name not in STUDIES:
         raise RecipeError(f"study: must be one of {', '.join(STUDIES)}, found {name!r}")
-    rows = []
+    rows, traits = [], []
     for dial in DIALS:
         pipelines = [_pipeline(recipe, dial, seed, output) for seed in range(seeds)]
         for pipeline in pipelines:
             pipeline.advance("evaluation")
         rows += _pooled(dial, pipelines)
+        traits += _traits(dial, pipelines)
     path = output / "results.json"
-    write_json(path, {"schema": 1, "study": name, "seeds": seeds, "rows": rows})
+    write_json(path, {"schema": 1, "study": name, "seeds": seeds, "rows": rows, "traits": traits})
     return path
 
 
@@ -93,6 +94,21 @@ def _pooled(dial: float, pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
     return rows
 
 
+def _traits(dial: float, pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
+    """What each reward model can tell apart, and what its score follows: means over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for pipeline in pipelines:
+        results = read_json(pipeline.run.folder / "evaluation" / "results.json")
+        for metric in results["metrics"]:
+            if metric["metric"] in TRAITS and metric["value"] is not None:
+                key = (metric["metric"], metric["selector"])
+                found.setdefault(key, []).append(metric["value"])
+    return [
+        {"dial": dial, "metric": metric, "selector": selector, "value": sum(v) / len(v)}
+        for (metric, selector), v in found.items()
+    ]
+
+
 def _joined(parts: Sequence[Any]) -> Any:
     return np.concatenate(list(parts))
 
@@ -114,9 +130,3 @@ def _row(dial: float, selector: str, n: int, values: Any, rivals: dict[str, Any]
         "prompts": len(values),
         **differences,
     }
-
-
-def read_study(path: Path) -> dict[str, Any]:
-    """A stored study."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
