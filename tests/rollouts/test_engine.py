@@ -18,7 +18,7 @@ from demoalign.demonstrations.render import render_prompt
 from demoalign.errors import ModelError
 from demoalign.policies import Policy
 from demoalign.records import Rollout
-from demoalign.rollouts import PromptSpec, TransformersEngine, make_engine
+from demoalign.rollouts import PromptSpec, TransformersEngine, engine, make_engine
 from tests.conftest import ModelFolder
 from tests.models import CONTEXT, END, TURN_END, chat, load_backbone
 
@@ -44,8 +44,8 @@ def sample(
 
 
 def greedy(policy: Policy, specs: Sequence[PromptSpec], length: int = 20) -> list[Rollout]:
-    engine = TransformersEngine(RolloutsConfig(max_new_tokens=length))
-    return list(engine.sample(policy, specs, 5, 0, greedy=True))
+    sampler = TransformersEngine(RolloutsConfig(max_new_tokens=length))
+    return list(sampler.sample(policy, specs, 5, 0, greedy=True))
 
 
 def log_probs(policy: Policy, ids: list[int]) -> torch.Tensor:
@@ -126,6 +126,18 @@ def test_the_batch_size_changes_nothing(
     assert tokens(found) == tokens(wanted)
     assert [r.completion for r in found] == [r.completion for r in wanted]
     np.testing.assert_allclose([r.logprob for r in found], [r.logprob for r in wanted], atol=1e-4)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_batches_side_by_side_change_nothing(
+    model_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    policy = initial(model_folder("llama", "bos"))
+    policy.backbone.add_adapter("sft", AdapterConfig(), 0)
+    tuned = Policy("sft", policy.backbone, "sft")
+    alone = sample(tuned, batch_size=3)
+    monkeypatch.setattr(engine, "_workers", lambda _device: workers)
+    assert sample(tuned, batch_size=3) == alone
 
 
 def test_order_and_number_change_nothing(model_folder: ModelFolder) -> None:

@@ -7,6 +7,7 @@ tokens come from the same logits, at temperature 1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,13 +87,23 @@ class TransformersEngine:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
         done: dict[int, Rollout] = {}
         emitted = 0
-        with meter(f"rollouts of {policy.name}", len(rows)) as shown:
-            for start in range(0, len(order), self.config.batch_size):
-                chunk = order[start : start + self.config.batch_size]
+        size, workers = self.config.batch_size, _workers(policy.backbone.device)
+        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+        with (
+            meter(f"rollouts of {policy.name}", len(rows)) as shown,
+            ThreadPoolExecutor(workers) as pool,
+        ):
+            for first in range(0, len(chunks), workers):
+                group = chunks[first : first + workers]
                 with policy.active():  # not across a yield: the caller may use another policy
-                    found = self._batch(policy, [rows[i] for i in chunk], seed)
-                done.update(zip(chunk, found, strict=True))
-                shown.advance(len(chunk))
+                    batches = [
+                        pool.submit(self._batch, policy, [rows[i] for i in chunk], seed)
+                        for chunk in group
+                    ]
+                    found = [batch.result() for batch in batches]
+                for chunk, rollouts in zip(group, found, strict=True):
+                    done.update(zip(chunk, rollouts, strict=True))
+                    shown.advance(len(chunk))
                 while emitted in done:
                     yield done.pop(emitted)
                     emitted += 1
@@ -148,6 +159,11 @@ class TransformersEngine:
     def _draw(self, logits: Tensor, draws: Tensor) -> Tensor:
         probabilities = torch.softmax(logits.float() / self.config.temperature, dim=-1)
         return inverse_cdf(restrict_top_p(probabilities, self.config.top_p), draws)
+
+
+def _workers(device: torch.device) -> int:
+    """Batches sampled side by side: a CPU's cores are idle while one batch is in Python."""
+    return min(2, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
 def make_engine(config: RolloutsConfig) -> Engine:
