@@ -47,7 +47,9 @@ def evaluation_stage(recipe: Recipe, run: Path, models: Models, folder: Path) ->
         write_records(
             folder / "golden.jsonl", [Score(i, ORACLE, value) for i, value in golden.items()]
         )
-    write_json(folder / "rewards.json", _rewards_by_source(recipe, rows, sampled, scores, golden))
+    write_json(
+        folder / "rewards.json", _rewards_by_source(recipe, rows, sampled, scores, golden, measured)
+    )
     write_json(folder / "samples.json", _samples(recipe, rows, sampled, scores, golden, measured))
 
 
@@ -72,9 +74,12 @@ def _rewards_by_source(
     sampled: Mapping[str, Sequence[Rollout]],
     scores: Table,
     golden: Golden | None,
+    measured: Measured,
 ) -> dict[str, Any]:
     """Scores, lengths and golden rewards of each source, for histograms and scatter plots."""
     tokens = {r.id: len(r.token_ids) for rollouts in sampled.values() for r in rollouts}
+    shown = measured.tokens["demonstrations"][:, 0]
+    tokens |= {row.id: int(length) for row, length in zip(rows, shown, strict=True)}
     sources = {
         "initial": [rollout.id for rollout in sampled["initial"]],
         "sft": [rollout.id for rollout in sampled["candidates"]],
@@ -84,7 +89,7 @@ def _rewards_by_source(
         config.title: {
             source: {
                 "values": [scores[config.title][each] for each in ids],
-                "tokens": [tokens.get(each) for each in ids],
+                "tokens": [tokens[each] for each in ids],
                 "golden": [None if golden is None else golden[each] for each in ids],
             }
             for source, ids in sources.items()
