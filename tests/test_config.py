@@ -545,3 +545,10 @@ def test_preferences_and_golden_read_back() -> None:
         }
     )
     assert read_back(recipe) == recipe
+
+
+@pytest.mark.parametrize("odd", ["\x85", "a\x85b", "\u2028", "\ufeff", "é 日本", "- a: b\n"])
+def test_odd_characters_read_back_equal(odd: str) -> None:
+    raw = {"name": "n", "model": {"base": odd}, "demonstrations": {"source": odd}}
+    recipe = parse_recipe(raw)
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe

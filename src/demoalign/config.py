@@ -298,7 +298,7 @@ def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out; reads back to the same recipe."""
     plain = recipe.model_dump(mode="json")
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain, sort_keys=False)
 
 
 def _short(source: str) -> str:

@@ -41,7 +41,7 @@ def resolve_lab(recipe: Recipe) -> Recipe:
 def base_digest(base: str) -> str:
     """Digest of a base model's files: weights, configuration, tokenizer and chat template."""
     folder = Path(base).expanduser()
-    check_folder(base, trust_remote_code=True)
+    check_folder(base, trust_remote_code=True)  # nothing is run here; loading refuses code
     return digest_folder(folder) if folder.is_dir() else hub_digest(base)
 
 
