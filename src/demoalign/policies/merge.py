@@ -16,8 +16,9 @@ def merge_policy(folder: Path, output: Path) -> None:
     """
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"merge {folder}: needs a folder with adapter_config.json, found none")
-    if output.exists() and any(output.iterdir()):
-        raise ModelError(f"merge --output {output}: must be a new or empty folder")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        kind = "a folder with files in it" if output.is_dir() else "a file"
+        raise ModelError(f"merge --output {output}: must be a new or empty folder, found {kind}")
     policy = Policy.load(folder)
     merged = policy.backbone.peft.merge_and_unload()
     merged.save_pretrained(str(output))
