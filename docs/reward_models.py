@@ -47,7 +47,8 @@ def _basis(study: dict[str, Any]) -> str:
     prompts = study["rows"][0]["prompts"]
     return (
         f"Golden reward (at most 7), mean [95 % interval], {study['seeds']} seeds, {prompts} test "
-        "prompts a dial, intervals by bootstrap over prompts. Printed by `demoalign study "
+        "prompts a dial. Intervals by bootstrap over prompts: they hold for these trainings and do "
+        "not include how trainings differ. Printed by `demoalign study "
         "reward-models` and `docs/reward_models.py`."
     )
 

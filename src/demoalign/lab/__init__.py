@@ -15,7 +15,7 @@ mixed-quality `corpus`) shows each good facet rarely, the demonstrator usually b
 imitation reaches the demonstrator's average, and a reward that learned the direction can pass it.
 The demonstrator's dial adds surface habits that are worth nothing. Length is a confound, since
 good answers have more sentences and small talk is worth 0. The weights stand in `golden`, the
-rates in `corpus` and `demonstrator`; they were fixed before any method was run.
+rates in `corpus` and `demonstrator`; docs/LOG.md says what was fixed when.
 """
 
 from __future__ import annotations

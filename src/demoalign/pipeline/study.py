@@ -82,15 +82,14 @@ def _pooled(dial: float, pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
     rows = [_row(dial, label, 1, values, {}) for label, values in plain.items()]
     for selector in measured[0].selectors:
         for n in sizes:
-            values = _joined(
-                [
-                    expected_best_of_n(m.golden["candidates"], m.selectors[selector], n)
-                    for m in measured
-                    if m.golden
-                ]
-            )
+            parts = [
+                expected_best_of_n(m.golden["candidates"], m.selectors[selector], n)
+                for m in measured
+                if m.golden
+            ]
+            values, lengths = _joined(parts), [len(part) for part in parts]
             rivals = {key: plain[key] for key in ("samples", "greedy", "demonstrations")}
-            rows.append(_row(dial, selector, n, values, rivals))
+            rows.append(_row(dial, selector, n, values, rivals, lengths))
     return rows
 
 

@@ -73,7 +73,7 @@ def train_reward_model(
         The model and its training losses (nats).
 
     Raises:
-        TrainingError: the loss is no longer finite, or the head's fit did not converge.
+        TrainingError: the loss is no longer finite.
     """
     pairs = render_pairs(backbone.tokenizer, comparisons, config.max_length)
     if config.model == "head":
