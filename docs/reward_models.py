@@ -74,7 +74,7 @@ def _interval(value: float, bounds: Sequence[float], sign: bool = False) -> str:
 def _claims(rows: Sequence[Row]) -> list[str]:
     """Best-of-16 under init-sft against three rivals, paired by prompt."""
     lines = [
-        "| best of 16 by init-sft, minus | " + _heads(rows),
+        "| best of 16 by init-sft, minus (each seed) | " + _heads(rows),
         "|---" * (len(_dials(rows)) + 1) + "|",
     ]
     for rival, label in (
@@ -85,7 +85,8 @@ def _claims(rows: Sequence[Row]) -> list[str]:
         cells = []
         for dial in _dials(rows):
             found = _find(rows, dial, "init-sft", 16)[f"minus_{rival}"]
-            cells.append(_interval(found["value"], found["ci95"], sign=True))
+            seeds = ", ".join(f"{value:+.2f}" for value in found["by_seed"])
+            cells.append(f"{_interval(found['value'], found['ci95'], sign=True)}; {seeds}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return lines
 

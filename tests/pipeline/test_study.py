@@ -13,6 +13,7 @@ import pytest
 import demoalign
 from demoalign.config import Recipe, load_recipe
 from demoalign.errors import RecipeError
+from demoalign.improve import expected_best_of_n
 from demoalign.pipeline import study
 from demoalign.pipeline.measure import load_measured
 from tests.pipeline.test_quickstart import MINIATURE
@@ -41,6 +42,13 @@ def test_a_study_pools_prompts_of_seeds(tmp_path: Path, monkeypatch: pytest.Monk
     assert rows[0.0, "samples", 1]["prompts"] == sum(counts)
     assert rows[0.0, "init-sft", 1]["minus_samples"]["value"] == pytest.approx(0.0)
     best = rows[0.0, "golden", 4]
+    parts = [
+        float((best_of - each.golden["candidates"].mean(axis=1)).mean())
+        for each in measured
+        if each.golden is not None
+        for best_of in [expected_best_of_n(each.golden["candidates"], each.selectors["golden"], 4)]
+    ]
+    assert best["minus_samples"]["by_seed"] == pytest.approx(parts)
     assert best["minus_samples"]["value"] > 0
     assert best["golden"] - rows[0.0, "samples", 1]["golden"] == pytest.approx(
         best["minus_samples"]["value"]
@@ -54,7 +62,7 @@ def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
 
 def test_the_script_writes_tables_between_the_markers(tmp_path: Path) -> None:
     names = ("initial", "samples", "greedy", "demonstrations", "init-sft", "golden")
-    pair = {"value": 0.25, "ci95": [0.125, 0.375]}
+    pair = {"value": 0.25, "ci95": [0.125, 0.375], "by_seed": [0.5, 0.0]}
     rows = [
         {"dial": dial, "selector": name, "n": n, "golden": 1.5 + n, "ci95": [1.0 + n, 2.0 + n]}
         | {"prompts": 6}
@@ -76,7 +84,7 @@ def test_the_script_writes_tables_between_the_markers(tmp_path: Path) -> None:
     assert readme.startswith("before\n")
     assert readme.endswith("\nafter\n")
     assert "stale table" not in readme
-    assert "| SFT samples | +0.25 [+0.12, +0.38] | +0.25 [+0.12, +0.38] |" in readme
+    assert "| SFT samples | +0.25 [+0.12, +0.38]; +0.50, +0.00 | +0.25 " in readme
     assert "| by init-sft | 17.50 [17.00, 18.00] | 17.50 [17.00, 18.00] |" in readme
     picture = (tmp_path / "docs" / "images" / "reward-models.svg").read_text(encoding="utf-8")
     assert picture.count("dial") >= 2

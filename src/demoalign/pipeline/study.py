@@ -79,7 +79,7 @@ def _pooled(dial: float, pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
         label: _joined([m.golden[source].mean(axis=1) for m in measured if m.golden])
         for label, source in PLAIN.items()
     }
-    rows = [_row(dial, label, 1, values, {}) for label, values in plain.items()]
+    rows = [_row(dial, label, 1, values, {}, []) for label, values in plain.items()]
     for selector in measured[0].selectors:
         for n in sizes:
             parts = [
@@ -112,11 +112,21 @@ def _joined(parts: Sequence[Any]) -> Any:
     return np.concatenate(list(parts))
 
 
-def _row(dial: float, selector: str, n: int, values: Any, rivals: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    dial: float,
+    selector: str,
+    n: int,
+    values: Any,
+    rivals: dict[str, Any],
+    lengths: Sequence[int],
+) -> dict[str, Any]:
+    """One selector at one n; ``by_seed`` splits a difference by the run it came from."""
+    bounds = np.cumsum(lengths)[:-1]
     differences = {
         f"minus_{key}": {
             "value": float((values - other).mean()),
             "ci95": list(bootstrap_mean(values - other)),
+            "by_seed": [float(part.mean()) for part in np.split(values - other, bounds)],
         }
         for key, other in rivals.items()
     }
