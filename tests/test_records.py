@@ -68,7 +68,18 @@ metrics = st.builds(
 )
 Record = TypeVar("Record", Demonstration, Preference, Rollout, Score, Metric)
 
-ROLLOUT = Rollout("p7/sft/3", "p7", 3, " Turn it off.", [12, 40, 7, 2], -3.21, "stop", "sft", 0)
+ROLLOUT = Rollout(
+    "p7/sft/3",
+    "p7",
+    3,
+    " Turn it off.",
+    [12, 40, 7, 2],
+    -3.21,
+    "stop",
+    "sft",
+    0,
+    [-1.5, -0.9, -0.8, -0.01],
+)
 METRIC = Metric("kl_bound", "sft", "none", 2, 0.19, (0.1, 0.2), 1, 0, "nats")
 
 
@@ -116,7 +127,8 @@ def test_the_line_is_the_documented_one() -> None:
     assert to_line(ROLLOUT) == (
         '{"id": "p7/sft/3", "prompt_id": "p7", "index": 3, "completion": " Turn it off.", '
         '"token_ids": [12, 40, 7, 2], "logprob": -3.21, "finish_reason": "stop", '
-        '"policy": "sft", "seed": 0}'
+        '"policy": "sft", "seed": 0, "token_logprobs": [-1.5, -0.9, -0.8, -0.01], '
+        '"sampling_logprobs": null}'
     )
 
 

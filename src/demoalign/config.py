@@ -114,16 +114,56 @@ class SftConfig(OptimiserConfig):
     checkpoints: Annotated[int, Field(ge=0)] = 1
 
 
+class EndpointConfig(Section):
+    """An OpenAI-compatible server that serves the policies; the key comes from the environment."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    models: dict[str, str] = {}
+    """Policy name -> the server's model name; a policy that is not named goes by its own name."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    retries: Annotated[int, Field(ge=0, le=100)] = 8
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds that one request may take."""
+    samples_per_request: Annotated[int, Field(ge=1, le=128)] = 8
+
+
+class VllmConfig(Section):
+    """vLLM in this process."""
+
+    memory_fraction: Share = 0.5
+    max_length: PositiveInt | None = None
+
+
 class RolloutsConfig(Section):
     """How completions are sampled."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
     samples_per_prompt: PositiveInt = 1
     train_prompts: PositiveInt | None = None
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
     max_new_tokens: PositiveInt = 128
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    batch_size: PositiveInt = 64
+    top_k: PositiveInt | None = None
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    batch_size: PositiveInt = 256
+    """Completions that are sampled at the same time; bounds the memory of a sampling step."""
+    endpoint: EndpointConfig | None = None
+    vllm: VllmConfig = VllmConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RolloutsConfig:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens must be at most max_new_tokens ({self.max_new_tokens}), "
+                f"found {self.min_new_tokens}"
+            )
+        if (self.engine == "openai") != (self.endpoint is not None):
+            raise ValueError(
+                "endpoint is needed by engine: openai and by no other, found engine: "
+                f"{self.engine} {'with' if self.endpoint else 'without'} endpoint"
+            )
+        return self
 
 
 class EnsembleConfig(Section):

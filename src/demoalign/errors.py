@@ -6,6 +6,7 @@ DemoalignError
 ├── ModelError       a model folder or id cannot be used as asked
 ├── StoreError       a run folder cannot be read or written
 ├── TrainingError    training diverged or cannot start
+├── RolloutError     an engine cannot sample: a server or an engine outside fails
 └── EvaluationError  a golden reward or a metric cannot be computed
 
 A message names the field, the rule and the value found, and says what to do.
@@ -65,6 +66,10 @@ class StoreError(DemoalignError):
 
 class TrainingError(DemoalignError):
     """Training cannot start, or stopped because its numbers are no longer finite."""
+
+
+class RolloutError(DemoalignError):
+    """A rollout engine, or the server behind it, does not give what was asked for."""
 
 
 class EvaluationError(DemoalignError):

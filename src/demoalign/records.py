@@ -4,7 +4,8 @@ All are frozen. A missing number is ``None`` and never 0. Example of a stored ro
 
     {"id": "p7/sft/3", "prompt_id": "p7", "index": 3, "completion": " Turn it off.",
      "token_ids": [12, 40, 7, 2], "logprob": -3.21, "finish_reason": "stop",
-     "policy": "sft", "seed": 0}
+     "policy": "sft", "seed": 0, "token_logprobs": [-1.5, -0.9, -0.8, -0.01],
+     "sampling_logprobs": null}
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Message = Mapping[str, str]
 Prompt = str | list[dict[str, str]]
 """A prompt is plain text, or chat messages ``[{"role": ..., "content": ...}, ...]``."""
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,18 @@ class Rollout:
         prompt_id: the demonstration whose prompt was answered.
         index: number of the sample for this prompt, from 0; -1 for greedy.
         completion: the text, without the end-of-sequence token.
-        token_ids: sampled ids; the last one is the end-of-sequence token if ``stop``.
+        token_ids: sampled ids; the last one is the end-of-sequence token if the policy ended.
         logprob: sum over ``token_ids`` of log-probability (nats) under the policy itself,
-            at temperature 1 and without truncation, whatever was used to sample.
-        finish_reason: ``stop`` (the policy ended) or ``length`` (cut at max_new_tokens).
+            at temperature 1 and without truncation, whatever was used to sample; None if the
+            engine was not told it.
+        finish_reason: ``stop`` (the policy ended, or a stop string came), ``length`` (cut at
+            max_new_tokens) or ``rejected`` (cut by speculative rejection).
         policy: name of the policy (``initial``, ``sft``, ...).
         seed: the run's seed.
+        token_logprobs: the terms of ``logprob``, one for each of ``token_ids``.
+        sampling_logprobs: the same under the distribution that was sampled from, after
+            temperature, truncation and min_new_tokens; None where that is the policy itself,
+            and for greedy decoding.
     """
 
     id: str
@@ -74,10 +81,12 @@ class Rollout:
     index: int
     completion: str
     token_ids: list[int]
-    logprob: float
+    logprob: float | None
     finish_reason: FinishReason
     policy: str
     seed: int
+    token_logprobs: list[float] | None = None
+    sampling_logprobs: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

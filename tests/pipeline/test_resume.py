@@ -14,7 +14,7 @@ import pytest
 from demoalign.pipeline import TARGETS, Pipeline
 from demoalign.policies.policy import Policy
 from demoalign.records import Rollout
-from demoalign.rollouts.engine import PromptSpec, TransformersEngine
+from demoalign.rollouts import PromptSpec, TransformersEngine
 from tests.pipeline.conftest import CopyOfRun
 from tests.pipeline.runs import TIMED, Project, cli, digests, stages_done
 

@@ -147,7 +147,7 @@ def check_rollouts(run: Path) -> None:
     test = [row["id"] for row in lines_of(run / "demonstrations" / "test.jsonl")]
     rollouts = read_records(run / "rollouts-test" / "sft.jsonl", Rollout)
     assert [(r.prompt_id, r.index) for r in rollouts] == [(i, k) for i in test for k in range(4)]
-    assert all(1 <= len(r.token_ids) <= 8 and r.logprob < 0 for r in rollouts)
+    assert all(1 <= len(r.token_ids) <= 8 and (r.logprob or 0) < 0 for r in rollouts)
     assert len({tuple(r.token_ids) for r in rollouts}) > 1
     train = [row["id"] for row in lines_of(run / "demonstrations" / "train.jsonl")]
     assert [r.prompt_id for r in read_records(run / "rollouts" / "initial.jsonl", Rollout)] == train

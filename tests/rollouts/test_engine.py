@@ -18,7 +18,7 @@ from demoalign.demonstrations.render import render_prompt
 from demoalign.errors import ModelError
 from demoalign.policies import Policy
 from demoalign.records import Rollout
-from demoalign.rollouts import PromptSpec, TransformersEngine, engine, make_engine
+from demoalign.rollouts import PromptSpec, TransformersEngine, make_engine, transformers_engine
 from tests.conftest import ModelFolder
 from tests.models import CONTEXT, END, TURN_END, chat, load_backbone
 
@@ -53,6 +53,10 @@ def log_probs(policy: Policy, ids: list[int]) -> torch.Tensor:
     with torch.inference_mode(), policy.active():
         logits = policy.backbone.causal(torch.tensor([ids], device=policy.backbone.device)).logits
     return torch.log_softmax(logits[0].double().cpu(), dim=-1)
+
+
+def logprobs(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
+    return np.array([rollout.logprob for rollout in rollouts], dtype=np.float64)
 
 
 def tokens(rollouts: Sequence[Rollout]) -> dict[str, list[int]]:
@@ -125,7 +129,7 @@ def test_the_batch_size_changes_nothing(
     wanted, found = sample(policy, batch_size=64), sample(policy, batch_size=batch_size)
     assert tokens(found) == tokens(wanted)
     assert [r.completion for r in found] == [r.completion for r in wanted]
-    np.testing.assert_allclose([r.logprob for r in found], [r.logprob for r in wanted], atol=1e-4)
+    np.testing.assert_allclose(logprobs(found), logprobs(wanted), atol=1e-4)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -136,7 +140,7 @@ def test_batches_side_by_side_change_nothing(
     policy.backbone.add_adapter("sft", AdapterConfig(), 0)
     tuned = Policy("sft", policy.backbone, "sft")
     alone = sample(tuned, batch_size=3)
-    monkeypatch.setattr(engine, "_workers", lambda _device: workers)
+    monkeypatch.setattr(transformers_engine, "_workers", lambda _device: workers)
     assert sample(tuned, batch_size=3) == alone
 
 

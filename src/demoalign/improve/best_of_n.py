@@ -19,7 +19,8 @@ from demoalign.config import RolloutsConfig
 from demoalign.errors import EvaluationError
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt, Rollout
-from demoalign.rollouts.engine import PromptSpec, make_engine
+from demoalign.rollouts.engine import PromptSpec
+from demoalign.rollouts.engines import make_engine
 
 Array = NDArray[np.float64]
 

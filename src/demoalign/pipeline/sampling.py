@@ -17,7 +17,8 @@ from demoalign.pipeline.training import train_samples
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
 from demoalign.rewards.ensemble import aggregate
 from demoalign.rewards.reward_model import score_together
-from demoalign.rollouts.engine import PromptSpec, make_engine
+from demoalign.rollouts.engine import PromptSpec
+from demoalign.rollouts.engines import make_engine
 from demoalign.rollouts.write import write_rollouts
 from demoalign.store import write_text
 
@@ -94,12 +95,12 @@ def _specs(rows: Sequence[Demonstration]) -> list[PromptSpec]:
     return [PromptSpec(row.id, row.prompt) for row in rows]
 
 
-def _baseline_scores(rollout: Rollout) -> dict[str, float]:
-    tokens = len(rollout.token_ids)
+def _baseline_scores(rollout: Rollout) -> dict[str, float | None]:
+    tokens, logprob = len(rollout.token_ids), rollout.logprob
     return {
         "length": float(tokens),
-        "mean-logprob": rollout.logprob / tokens,
-        "sequence-logprob": rollout.logprob,
+        "mean-logprob": None if logprob is None else logprob / max(tokens, 1),
+        "sequence-logprob": logprob,
     }
 
 

@@ -30,7 +30,8 @@ from demoalign.rewards.comparisons import (
 )
 from demoalign.rewards.heldout import heldout_metrics
 from demoalign.rewards.train import train_reward_model
-from demoalign.rollouts.engine import PromptSpec, make_engine
+from demoalign.rollouts.engine import PromptSpec
+from demoalign.rollouts.engines import make_engine
 from demoalign.rollouts.write import read_rollouts, write_rollouts
 from demoalign.store import write_json
 
