@@ -19,8 +19,9 @@ from demoalign.rewards import RewardModel
 from demoalign.rewards.comparisons import Answer, Comparison
 from demoalign.rewards.heldout import heldout_metrics
 from demoalign.rewards.losses import calibration_error
+from demoalign.rewards.packing import StackedCollator
 from demoalign.rewards.scorers import SharedScorer, WholeScorer
-from demoalign.rewards.train import PairCollator, render_pairs, train_reward_model
+from demoalign.rewards.train import render_pairs, train_reward_model
 from tests.conftest import ModelFolder
 from tests.models import load_backbone
 from tests.rewards.models import KINDS, easy_pairs, fresh_reward
@@ -59,7 +60,7 @@ def test_pairs_are_rendered_cut_and_stacked(model_folder: ModelFolder) -> None:
     assert (other.positive, other.negative) == (row.negative, row.positive)
     (cut,) = render_pairs(tokenizer, [pair], 6)
     assert (cut.positive, cut.negative) == (row.positive[:6], row.negative[:6])
-    batch = PairCollator(tokenizer.pad_token_id)([row, cut])
+    batch = StackedCollator(tokenizer.pad_token_id)([row, cut])
     lengths = [len(row.positive), 6, len(row.negative), 6]
     assert batch["attention_mask"].sum(-1).tolist() == lengths
     for number, ids in enumerate((row.positive, cut.positive, row.negative, cut.negative)):

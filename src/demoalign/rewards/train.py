@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,20 +20,14 @@ from demoalign.policies.policy import Policy
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
 from demoalign.progress import meter
 from demoalign.rewards.comparisons import Comparison
+from demoalign.rewards.forms import choose_form
 from demoalign.rewards.losses import pair_loss
+from demoalign.rewards.packing import Collator, PairScorer, RenderedPair, by_side
 from demoalign.rewards.reward_model import RewardModel, adapter_name, pad_right
 from demoalign.rewards.scorers import Scorer, SharedScorer, WholeScorer, linear_head
 
 RIDGE = 1e-4
 """Weight of |w|^2 / 2 in the convex fit of a ``head`` reward model, features of RMS 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedPair:
-    """Token ids of prompt + positive and of prompt + negative."""
-
-    positive: list[int]
-    negative: list[int]
 
 
 def render_pairs(
@@ -115,45 +109,64 @@ def _train(
     seed: int,
     name: str,
 ) -> list[float]:
-    from transformers.trainer_callback import PrinterCallback
-
     steps = math.ceil(math.ceil(len(pairs) / config.batch_size) / config.accumulation)
+    model = PairScorer(scorer)
     with (
-        meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown,
         TemporaryDirectory() as scratch,
         backbone.using(scorer.adapter if isinstance(scorer, SharedScorer) else None),
     ):
-        trainer = _trainer(config.loss, name)(
-            model=scorer,
-            args=_arguments(config, backbone, seed, scratch),
-            train_dataset=list(pairs),
-            data_collator=PairCollator(backbone.tokenizer.pad_token_id),
-            callbacks=[ProgressCallback(shown)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        pad = backbone.tokenizer.pad_token_id
+        form = choose_form(model, pairs, config.batch_size, config.loss, pad)
+        sys.stderr.write(f"reward model {name}: {form.reason}\n")
+        with meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown:
+            trainer = pair_trainer(config, model, pairs, form.collator, seed, name, scratch)
+            trainer.add_callback(ProgressCallback(shown))
+            trainer.train()
     scorer.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@dataclass(frozen=True, slots=True)
-class PairCollator:
-    """Stacks a batch of B pairs to (2B, T): positives first, negatives second."""
+def pair_trainer(
+    config: RewardConfig,
+    model: PairScorer,
+    pairs: Sequence[RenderedPair],
+    collator: Collator,
+    seed: int,
+    name: str,
+    folder: str,
+) -> Any:
+    """transformers' trainer of a scorer on pairs in either form.
 
-    pad_token_id: int
-
-    def __call__(self, pairs: Sequence[RenderedPair]) -> dict[str, Tensor]:
-        """Input ids and attention mask."""
-        rows = [pair.positive for pair in pairs] + [pair.negative for pair in pairs]
-        ids, mask = pad_right(rows, self.pad_token_id)
-        return {"input_ids": ids, "attention_mask": mask}
-
-
-def _arguments(config: RewardConfig, backbone: Backbone, seed: int, scratch: str) -> Any:
+    Args:
+        config: loss and optimiser.
+        model: changed in place, in whatever adapter is active while it trains.
+        pairs: training data; its order is drawn from the seed.
+        collator: the form that a batch of pairs takes.
+        seed: of data order and dropout.
+        name: the reward model's, for error messages.
+        folder: for the trainer's files; none are kept.
+    """
     from transformers import TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
 
-    shared = shared_arguments(config, backbone.device, seed, scratch)
-    return TrainingArguments(**shared, save_strategy="no")
+    if config.gradient_checkpointing:
+        _checkpoint_layers(model.trunk)
+    shared = shared_arguments(config, model.scorer.device, seed, folder)
+    trainer = _trainer(config.loss, name)(
+        model=model,
+        args=TrainingArguments(**{**shared, "gradient_checkpointing": False}, save_strategy="no"),
+        train_dataset=list(pairs),
+        data_collator=collator,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _checkpoint_layers(trunk: Any) -> None:
+    """Recompute layers in the backward pass; the trainer knows no trunk inside of a scorer."""
+    known = getattr(trunk, "activation_checkpointing_enable", None)
+    enable = known or trunk.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _trainer(loss_name: str, name: str) -> Any:
@@ -168,8 +181,8 @@ def _trainer(loss_name: str, name: str) -> Any:
             num_items_in_batch: Any = None,
         ) -> Any:
             rewards, variances = model(**inputs)
-            ups, downs = rewards.chunk(2)
-            up_v, down_v = (None, None) if variances is None else variances.chunk(2)
+            ups, downs = by_side(rewards)
+            up_v, down_v = (None, None) if variances is None else by_side(variances)
             loss = pair_loss(loss_name, (ups, up_v), (downs, down_v))
             refuse_nonfinite(loss, f"reward {name}", self.state.global_step)
             return (loss, rewards) if return_outputs else loss
