@@ -26,9 +26,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 HALF_TOLERANCE = 5e-2
 """The same for bfloat16 and float16, whose rounding alone makes a few hundredths."""
 
-ATTENTION_COST = 3
+ATTENTION_COST = 2
 """Time of an operation in attention over one in a matrix product, in training: the backward pass
-computes it again, and on a core it runs at half of the rate."""
+computes attention again."""
 
 MASKED_ATTENTION = frozenset({"sdpa", "eager"})
 """Implementations that take any mask; flash attention knows only causal ones."""
