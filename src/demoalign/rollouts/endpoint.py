@@ -1,0 +1,263 @@
+"""Asking an OpenAI-compatible server: one question, repeated while that may help.
+
+Too many requests (429), server errors (5xx), timeouts, cut connections and answers that cannot
+be read are asked again after a pause; any other refusal ends the work at once. The key is taken
+from ``OPENAI_API_KEY``; it goes into the request's header and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import httpx2
+
+from demoalign.config import EndpointConfig
+from demoalign.errors import RolloutError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+NO_KEY = "none"
+"""Sent where there is no key: servers of one's own take any, but many want one to be there."""
+
+SHOWN = 500
+"""Characters of a server's message that an error repeats."""
+
+_ADVICE = {
+    400: (
+        "The server does not take this request; rollouts.* has its settings. If it is the "
+        "log-probabilities that it refuses, set rollouts.endpoint.logprobs: false."
+    ),
+    401: f"Set {KEY_VARIABLE} to a key that the server accepts.",
+    404: (
+        "Check that rollouts.endpoint.base_url is the whole address of the API (it often ends in "
+        "/v1) and that the server serves the model under this name; rollouts.endpoint.models "
+        "gives each policy the name that it has there."
+    ),
+}
+_ADVICE |= {403: _ADVICE[401], 422: _ADVICE[400]}
+_OTHER_ADVICE = "Check rollouts.endpoint and the server's own log."
+_GIVEN_UP_ADVICE = (
+    "Check that the server runs; rollouts.endpoint.retries, timeout and concurrency say how "
+    "hard it is pressed."
+)
+
+T = TypeVar("T")
+
+
+class UnusableError(Exception):
+    """An answer of status 200 that holds nothing to be used; says why."""
+
+
+class _AgainError(Exception):
+    """A failure that may pass: what it was, and the seconds to wait if the server said."""
+
+    def __init__(self, what: str, after: float | None = None) -> None:
+        super().__init__(what)
+        self.after = after
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before asking again: exponential, with full jitter.
+
+    Attributes:
+        first: seconds that the first pause has at most; each further one twice as many.
+        most: seconds that no pause exceeds, unless the server asks for it.
+        asked_most: what a server's Retry-After is cut to.
+        sleep: waits.
+    """
+
+    first: float = 1.0
+    most: float = 60.0
+    asked_most: float = 300.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def seconds(self, failures: int, asked: float | None = None) -> float:
+        """The pause after the given number of failures (from 1) of one request.
+
+        Uniform in [0, min(most, first * 2^(failures - 1))]. After a Retry-After it is that long,
+        and up to ``first`` more so that not all come back at once.
+        """
+        if asked is not None:
+            return min(asked, self.asked_most) + random.uniform(0, self.first)
+        return random.uniform(0, min(self.most, self.first * 2.0 ** (failures - 1)))
+
+
+def api_key() -> str:
+    """The key from the environment, or a stand-in if there is none.
+
+    Raises:
+        RolloutError: it cannot stand in a header.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise RolloutError(
+            f"{KEY_VARIABLE}: must be printable ASCII, found other characters in it. Set it again."
+        )
+    return key or NO_KEY
+
+
+def model_name(config: EndpointConfig, policy: str) -> str:
+    """What the server calls a policy."""
+    return config.models.get(policy, policy)
+
+
+class Endpoint:
+    """One server.
+
+    Attributes:
+        config: where it is and how often and how long to try.
+        retried: how many requests were made again so far.
+    """
+
+    def __init__(self, config: EndpointConfig, backoff: Backoff | None = None) -> None:
+        self.config = config
+        self.retried = 0
+        self._backoff = backoff or Backoff()
+        self._key = api_key()
+
+    def url(self, path: str) -> str:
+        """The whole address of a path such as ``completions``."""
+        return f"{self.config.base_url.rstrip('/')}/{path}"
+
+    def client(self) -> httpx2.AsyncClient:
+        """Connections for as many requests as may be under way; to be closed by the caller."""
+        return httpx2.AsyncClient(
+            headers=self._headers,
+            timeout=None,  # `ask` limits the whole request, which httpx2 does not
+            limits=httpx2.Limits(max_connections=self.config.concurrency),
+        )
+
+    async def ask(
+        self,
+        client: httpx2.AsyncClient,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Any], T],
+    ) -> T:
+        """POST a request until ``read`` can use the answer.
+
+        Raises:
+            RolloutError: the server refuses it, or ``retries`` are used up.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._once(client, path, body, read)
+            except _AgainError as failure:
+                failures += 1
+                if failures > self.config.retries:
+                    raise RolloutError(
+                        f"{self._asked(path, body)}: given up after {failures} tries, the last: "
+                        f"{self.clean(str(failure))}. {_GIVEN_UP_ADVICE}"
+                    ) from None
+                self.retried += 1
+                await self._backoff.sleep(self._backoff.seconds(failures, failure.after))
+
+    def get(self, path: str, timeout: float) -> httpx2.Response:
+        """GET a path, once.
+
+        Raises:
+            RolloutError: no answer came.
+        """
+        try:
+            return httpx2.get(self.url(path), headers=self._headers, timeout=timeout)
+        except httpx2.RequestError as error:
+            raise RolloutError(
+                f"rollouts.endpoint.base_url: {self.config.base_url} must answer, found "
+                f"{self.clean(_said(error))}. Start the server, or correct the address."
+            ) from None
+
+    def refusal(self, asked: str, response: httpx2.Response) -> RolloutError:
+        """The error for an answer that says no."""
+        status = response.status_code
+        message = self.clean(server_message(response)).rstrip(".")
+        advice = _ADVICE.get(status, _OTHER_ADVICE)
+        if response.is_redirect:
+            advice = "Set rollouts.endpoint.base_url to where it points."
+            message = self.clean(f"it points to {response.headers.get('location', 'nowhere')}")
+        return RolloutError(f"{asked}: status {status}: {message}. {advice}")
+
+    def clean(self, text: str) -> str:
+        """A text for people: without the key, and not too long."""
+        if self._key != NO_KEY:
+            text = text.replace(self._key, "[key]")
+        return text if len(text) <= SHOWN else text[:SHOWN] + " ..."
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"}
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> str:
+        return f"POST {self.url(path)} (model {body.get('model')!r})"
+
+    async def _once(
+        self,
+        client: httpx2.AsyncClient,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Any], T],
+    ) -> T:
+        try:
+            async with asyncio.timeout(self.config.timeout):
+                response = await client.post(self.url(path), json=body)
+        except TimeoutError:
+            raise _AgainError(f"no whole answer within {self.config.timeout:g} s") from None
+        except httpx2.RequestError as error:
+            raise _AgainError(_said(error)) from None
+        if response.is_success:
+            try:
+                return read(response.json())
+            except (ValueError, RecursionError) as error:
+                raise _AgainError(f"an answer that is not JSON ({error})") from None
+            except UnusableError as error:
+                raise _AgainError(str(error)) from None
+        if _may_pass(response):
+            what = f"status {response.status_code}: {server_message(response)}"
+            raise _AgainError(what, retry_after(response.headers))
+        raise self.refusal(self._asked(path, body), response)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After asks for, written as a number or as a date; None without one."""
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d+(\.\d*)?", text):
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def server_message(response: httpx2.Response) -> str:
+    """What a server says about its refusal, in any of the usual forms; else the body's text."""
+    try:
+        found = response.json()
+    except (ValueError, RecursionError):
+        return response.text.strip() or "without a message"
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and found.get(key):
+            found = found[key]
+    return found if isinstance(found, str) else str(found)
+
+
+def _may_pass(response: httpx2.Response) -> bool:
+    """Whether asking again may help. An exhausted quota comes as 429 too, but does not pass."""
+    status = response.status_code
+    if status == 429:
+        return "insufficient_quota" not in response.text
+    return status == 408 or status >= 500
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
