@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from demoalign.rollouts.sampling import inverse_cdf, restrict_top_p
+from demoalign.rollouts.sampling import inverse_cdf, truncate
 
 ALMOST_ONE = float(np.nextafter(1.0, 0.0))
 
@@ -61,8 +61,8 @@ def test_rows_are_independent() -> None:
     ("top_p", "wanted"),
     [
         (1.0, [0.125, 0.5, 0.125, 0.25]),
-        (0.875, [0.2 * 5 / 7, 0.8 * 5 / 7, 0.0, 0.4 * 5 / 7]),
-        (0.8, [1 / 7, 4 / 7, 0, 2 / 7]),
+        (0.875, [0.125, 0.5, 0.125, 0.25]),
+        (0.8, [0.125, 0.5, 0.125, 0.25]),
         (0.75, [0, 2 / 3, 0, 1 / 3]),
         (0.51, [0, 2 / 3, 0, 1 / 3]),
         (0.5, [0, 1, 0, 0]),
@@ -70,18 +70,16 @@ def test_rows_are_independent() -> None:
     ],
 )
 def test_top_p_by_hand(top_p: float, wanted: list[float]) -> None:
-    """The smallest set whose mass reaches p; of the two that tie for last place, one."""
-    found = restrict_top_p(torch.tensor([[0.125, 0.5, 0.125, 0.25]]), top_p)[0]
-    kept = torch.tensor(wanted)
-    assert sorted(found.tolist()) == pytest.approx(sorted(kept.tolist()), abs=1e-6)
-    assert found[1] == pytest.approx(wanted[1], abs=1e-6)
-    assert found[3] == pytest.approx(wanted[3], abs=1e-6)
+    """The smallest set whose mass reaches p; those that tie for last place stay, too."""
+    found = truncate(torch.tensor([[0.125, 0.5, 0.125, 0.25]]), None, top_p)[0]
+    assert (found / found.sum()).tolist() == pytest.approx(wanted, abs=1e-6)
 
 
-def test_top_p_rows_sum_to_one() -> None:
-    probabilities = torch.softmax(torch.randn(5, 100, generator=torch.manual_seed(0)), dim=-1)
-    found = restrict_top_p(probabilities, 0.7)
-    torch.testing.assert_close(found.sum(-1), torch.ones(5))
+@pytest.mark.parametrize("size", [100, 1000])
+def test_top_p_keeps_the_smallest_set(size: int) -> None:
+    """With 1,000 tokens the set is larger than what is looked at first."""
+    probabilities = torch.softmax(torch.randn(5, size, generator=torch.manual_seed(0)), dim=-1)
+    found = truncate(3 * probabilities, None, 0.7)
     assert ((probabilities * (found > 0)).sum(-1) >= 0.7).all()
     smallest = torch.where(found > 0, probabilities, 1.0).min(-1).values
     assert ((probabilities * (found > 0)).sum(-1) - smallest < 0.7).all()

@@ -25,6 +25,7 @@ class CountingEngine(TransformersEngine):
     def __init__(self, config: RolloutsConfig, limit: int = 10**9) -> None:
         super().__init__(config)
         self.asked: list[str] = []
+        self.sampled = 0
         self.limit = limit
 
     def sample(
@@ -34,6 +35,7 @@ class CountingEngine(TransformersEngine):
         for number, rollout in enumerate(super().sample(policy, prompts, n, seed, greedy)):
             if number == self.limit:
                 raise KeyboardInterrupt
+            self.sampled += 1
             yield rollout
 
 
@@ -81,6 +83,7 @@ def test_it_resumes_after_any_line_and_half_a_line(
     engine = CountingEngine(ENGINE.config)
     write_rollouts(path, engine, policy, SPECS, 3, 0)
     assert engine.asked == [spec.id for spec in SPECS[lines // 3 :]]
+    assert engine.sampled == 12 - lines
     check_equal(path, whole, tmp_path)
 
 
@@ -94,7 +97,8 @@ def test_it_resumes_after_an_interrupt(
     assert not path.exists()
     engine = CountingEngine(ENGINE.config)
     write_rollouts(path, engine, policy, SPECS, 3, 0)
-    assert len(engine.asked) == 4 - limit // 3
+    assert engine.asked == [spec.id for spec in SPECS[limit // 3 :]]
+    assert engine.sampled == 12 - limit
     check_equal(path, whole, tmp_path)
 
 

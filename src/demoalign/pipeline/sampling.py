@@ -41,7 +41,9 @@ def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path)
     write_rollouts(folder / FILES["initial"], engine, models.initial(), specs, count, seed)
     sft, most = models.sft(), max(recipe.evaluation.sizes)
     write_rollouts(folder / FILES["greedy"], engine, sft, specs, 1, seed, greedy=True)
-    write_rollouts(folder / FILES["candidates"], engine, sft, specs, most, seed)
+    heads = any(config.model == "head" for config in recipe.reward)
+    path = folder / FILES["candidates"]
+    write_rollouts(path, engine, sft, specs, most, seed, keeps_hidden=heads)
 
 
 def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:

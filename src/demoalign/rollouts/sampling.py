@@ -2,38 +2,151 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+BLOCK = 64
+"""Tokens whose mass is added up before the cumulative sum: most of the work of the inverse CDF."""
 
-def restrict_top_p(probabilities: Tensor, top_p: float) -> Tensor:
-    """Keep the smallest set of likeliest tokens whose mass reaches ``top_p``; renormalise.
+FIRST_TOP = 64
+"""Likeliest tokens that are looked at first for a nucleus; four times as many if too few."""
 
-    Args:
-        probabilities: (B, V), each row sums to 1.
-        top_p: in (0, 1]; 1 keeps everything.
+
+class Draw(NamedTuple):
+    """Sampled tokens, all (B,).
+
+    Attributes:
+        tokens: ids.
+        logprobs: log-probability (nats) under the logits themselves.
+        sampling_logprobs: under the distribution that was sampled from.
     """
-    if top_p >= 1:
-        return probabilities
-    ordered, order = probabilities.sort(dim=-1, descending=True)
-    before = ordered.cumsum(-1) - ordered
-    ordered = ordered.masked_fill(before >= top_p, 0.0)
-    kept = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-    return kept / kept.sum(-1, keepdim=True)
+
+    tokens: Tensor
+    logprobs: Tensor
+    sampling_logprobs: Tensor
 
 
-def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """Sample one token a row: the first whose cumulative probability exceeds u.
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What is done to the model's distribution before a token is drawn from it.
+
+    Order as in transformers: temperature, then top-k, then top-p. Tokens as likely as the last
+    one that is kept are kept too.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the distribution is the model's own."""
+        return self.temperature == 1 and self.top_k is None and self.top_p >= 1
+
+
+def draw(
+    logits: Tensor, uniforms: Tensor, truncation: Truncation, banned: Tensor | None = None
+) -> Draw:
+    """Draw one token a row by inverse CDF.
 
     Args:
-        probabilities: (B, V), each row sums to about 1.
+        logits: (B, V).
+        uniforms: (B,) in [0, 1), float64.
+        truncation: temperature, top-k, top-p.
+        banned: (B, V) True where a token may not be drawn; its mass goes to the others.
+    """
+    logits = logits.float()
+    top = logits.amax(-1, keepdim=True)
+    weights = (logits - top).exp_()
+    total = weights.sum(-1, dtype=torch.float64)
+    if truncation.is_none and banned is None:
+        tokens = inverse_cdf(weights, uniforms)
+        logprobs = _picked(logits, tokens) - top.squeeze(-1).double() - total.log()
+        return Draw(tokens, logprobs, logprobs)
+    cut = weights if truncation.temperature == 1 else weights.pow(1 / truncation.temperature)
+    if banned is not None:
+        cut = cut.masked_fill(banned, 0.0)
+    cut = truncate(cut, truncation.top_k, truncation.top_p)
+    tokens = inverse_cdf(cut, uniforms)
+    logprobs = _picked(logits, tokens) - top.squeeze(-1).double() - total.log()
+    sampling = _picked(cut, tokens).log() - cut.sum(-1, dtype=torch.float64).log()
+    return Draw(tokens, logprobs, sampling)
+
+
+def greedy(logits: Tensor, banned: Tensor | None = None) -> Draw:
+    """The likeliest token of each row; its sampling log-probability is 0."""
+    logits = logits.float()
+    allowed = logits if banned is None else logits.masked_fill(banned, float("-inf"))
+    tokens = allowed.argmax(-1)
+    logprobs = _picked(logits, tokens) - logits.logsumexp(-1).double()
+    return Draw(tokens, logprobs, torch.zeros_like(logprobs))
+
+
+def truncate(weights: Tensor, top_k: int | None, top_p: float) -> Tensor:
+    """Keep the likeliest tokens and set the others to 0.
+
+    Args:
+        weights: (B, V) unnormalised probabilities.
+        top_k: how many, None for all.
+        top_p: then the fewest whose share of what is left reaches this; 1 keeps all.
+
+    Returns:
+        (B, V) unnormalised; nothing is sorted beyond the tokens that are kept.
+    """
+    if top_k is not None and top_k < weights.shape[-1]:
+        least = weights.topk(top_k, dim=-1).values[:, -1:]
+        weights = weights.masked_fill(weights < least, 0.0)
+    if top_p >= 1:
+        return weights
+    wanted = top_p * weights.sum(-1, dtype=torch.float64, keepdim=True)
+    size = min(FIRST_TOP, weights.shape[-1])
+    while True:
+        ordered = weights.topk(size, dim=-1).values
+        reached = ordered.double().cumsum(-1)
+        if size == weights.shape[-1] or bool((reached[:, -1:] >= wanted).all()):
+            break
+        size = min(4 * size, weights.shape[-1])
+    before = reached - ordered.double()
+    count = (before < wanted).sum(-1, keepdim=True)
+    return weights.masked_fill(weights < ordered.gather(-1, count - 1), 0.0)
+
+
+def inverse_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Sample one token a row: the first whose cumulative weight exceeds u times the whole.
+
+    The mass of blocks of tokens is searched first, then the block.
+
+    Args:
+        weights: (B, V) unnormalised probabilities, float32.
         uniforms: (B,) in [0, 1).
 
     Returns:
-        (B,) ids; a token of probability 0 is never taken.
+        (B,) ids; a token of weight 0 is never taken.
     """
-    cumulative = probabilities.double().cumsum(-1)
-    thresholds = uniforms.double()[:, None] * cumulative[:, -1:]
-    picked = torch.searchsorted(cumulative, thresholds, right=True).squeeze(-1)
-    last = (probabilities > 0).long().cumsum(-1).argmax(-1)
-    return torch.minimum(picked, last)
+    rows, size = weights.shape
+    whole = size // BLOCK * BLOCK
+    blocks = [weights[:, :whole].reshape(rows, -1, BLOCK).sum(-1)]
+    if whole < size:
+        blocks.append(weights[:, whole:].sum(-1, keepdim=True))
+    reached = torch.cat(blocks, dim=-1).double().cumsum(-1)
+    wanted = uniforms.double()[:, None] * reached[:, -1:]
+    block = _first_above(reached, wanted)
+    places = block * BLOCK + torch.arange(BLOCK, device=weights.device)
+    inside = weights.gather(-1, places.clamp(max=size - 1)).masked_fill(places >= size, 0.0)
+    before = torch.where(block > 0, reached.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    step = _first_above(inside.double().cumsum(-1), wanted - before)
+    return (block * BLOCK + step).squeeze(-1)
+
+
+def _first_above(reached: Tensor, wanted: Tensor) -> Tensor:
+    """(B, 1) first place whose cumulative sum exceeds what is wanted, else the last that adds."""
+    place = torch.searchsorted(reached, wanted, right=True)
+    last = torch.searchsorted(reached, reached[:, -1:].contiguous())
+    return torch.minimum(place, last)
+
+
+def _picked(values: Tensor, tokens: Tensor) -> Tensor:
+    return values.gather(-1, tokens[:, None]).squeeze(-1).double()

@@ -1,53 +1,77 @@
-"""The plain rollout engine: transformers' forward with an expanded cache.
+"""The default rollout engine: transformers' modules, each prompt read once.
 
-Sampled from counter-based streams (see `random_streams`); log-probabilities of the sampled
-tokens come from the same logits, at temperature 1.
+Rollouts are drawn from counter-based streams (see `random_streams`), so that what comes out does
+not depend on batch size, order or restart; up to rounding, since matrix products of another shape
+may differ in their last digits. Log-probabilities come from the same logits, in float32.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from demoalign.config import RolloutsConfig
-from demoalign.demonstrations.render import answer_end, decode_completion, render_prompt
+from demoalign.demonstrations.render import (
+    answer_end,
+    decode_completion,
+    render_completion,
+    render_prompt,
+)
 from demoalign.errors import ModelError
+from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.policy import Policy
-from demoalign.progress import meter
-from demoalign.records import FinishReason, Rollout
-from demoalign.rollouts.engine import GREEDY, PromptSpec, rollout_id, sample_indices
-from demoalign.rollouts.random_streams import stream_key, uniforms
-from demoalign.rollouts.sampling import inverse_cdf, restrict_top_p
+from demoalign.policies.shared_prefix import SharedDecoder, why_not_shared
+from demoalign.progress import Meter, meter
+from demoalign.records import Rollout
+from demoalign.rollouts.engine import PromptSpec, rollout_id, sample_indices
+from demoalign.rollouts.rejection import Partial, Rejection
+from demoalign.rollouts.sampler import Ended, Sampler, Settings
+from demoalign.rollouts.sampling import Truncation
+from demoalign.rollouts.stop_strings import StopStrings
+from demoalign.rollouts.waiting import Waiting, WaitingPrompts, deal
 
-DROP_SHARE = 0.75
-"""Rows that have ended are dropped once no more than this share of a batch goes on: dropping
-copies the cache, carrying them along costs compute."""
+_log = logging.getLogger(__name__)
+
+STEPS = 16
+"""Tokens between two looks at what has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One completion to be sampled."""
+class Sampled:
+    """A rollout, and the final hidden state (H,) of its last token if it is exact.
 
-    spec: PromptSpec
-    index: int
-    prompt_ids: tuple[int, ...]
+    It is when the completion's text encodes to just the sampled tokens: what a reward model that
+    reads the text would see. Else it is None.
+    """
+
+    rollout: Rollout
+    hidden: NDArray[np.float32] | None
 
 
 class TransformersEngine:
-    """Samples with transformers' own modules; rows that have ended are dropped."""
+    """Samples with transformers' own modules.
 
-    def __init__(self, config: RolloutsConfig) -> None:
+    Args:
+        config: of the rollouts.
+        rejection: stops the least promising completions of a prompt, or None.
+    """
+
+    def __init__(self, config: RolloutsConfig, rejection: Rejection | None = None) -> None:
         self.config = config
+        self.rejection = rejection
 
     def sample(
         self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
     ) -> Iterator[Rollout]:
-        """Yield ``n`` rollouts of each prompt, prompt by prompt.
+        """Yield rollouts ``first`` to ``n - 1`` of each prompt, prompt by prompt.
 
         Args:
             policy: whose completions.
@@ -59,162 +83,166 @@ class TransformersEngine:
         Raises:
             ModelError: prompt and max_new_tokens do not fit the model's context.
         """
-        tokenizer = policy.backbone.tokenizer
-        rows = []
-        for spec in prompts:
-            ids = tuple(render_prompt(tokenizer, spec.prompt))
-            self._check_context(policy, spec, ids)
-            rows += [_Row(spec, index, ids) for index in sample_indices(spec, n, greedy)]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
-        done: dict[int, Rollout] = {}
+        for sampled in self._sample(policy, prompts, n, seed, greedy, keeps_hidden=False):
+            yield sampled.rollout
+
+    def sample_hidden(
+        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int
+    ) -> Iterator[Sampled]:
+        """As `sample`, with the hidden states that a ``head`` reward model reads.
+
+        They cost one step more a rollout: its last token is read, too.
+        """
+        yield from self._sample(policy, prompts, n, seed, False, keeps_hidden=True)
+
+    def _sample(
+        self,
+        policy: Policy,
+        prompts: Sequence[PromptSpec],
+        n: int,
+        seed: int,
+        is_greedy: bool,
+        keeps_hidden: bool,
+    ) -> Iterator[Sampled]:
+        waiting = [self._waiting(policy, spec, n, is_greedy) for spec in prompts]
+        order = [(each.spec.id, index) for each in waiting for index in each.indices]
+        cohort = self.rejection.cohort if self.rejection else None
+        decoder, workers = make_decoder(policy), _workers(policy.backbone.device)
+        settings = self._settings(policy, is_greedy, seed, workers, keeps_hidden)
+        samplers = [
+            Sampler(decoder, WaitingPrompts(hand, cohort), settings)
+            for hand in deal([each for each in waiting if each.indices], workers, cohort)
+        ]
+        done: dict[tuple[str, int], Sampled] = {}
         emitted = 0
-        size, workers = self.config.batch_size, _workers(policy.backbone.device)
-        chunks = [order[start : start + size] for start in range(0, len(order), size)]
         with (
-            meter(f"rollouts of {policy.name}", len(rows)) as shown,
+            meter(f"rollouts of {policy.name}", len(order)) as shown,
             ThreadPoolExecutor(workers) as pool,
         ):
-            for first in range(0, len(chunks), workers):
-                group = chunks[first : first + workers]
-                with policy.active():  # not across a yield: the caller may use another policy
-                    batches = [
-                        pool.submit(self._batch, policy, [rows[i] for i in chunk], seed)
-                        for chunk in group
-                    ]
-                    found = [batch.result() for batch in batches]
-                for chunk, rollouts in zip(group, found, strict=True):
-                    done.update(zip(chunk, rollouts, strict=True))
-                    shown.advance(len(chunk))
-                while emitted in done:
-                    yield done.pop(emitted)
+            while emitted < len(order):
+                with policy.active(), decoder.active(), _one_thread_each(workers):
+                    # not across a yield: the caller may use another policy
+                    parts = list(pool.map(lambda each: each.advance(STEPS), samplers))
+                ended = [each for part in parts for each in part]
+                for each in ended:
+                    sampled = _sampled(policy, each, settings)
+                    done[each.start.prompt.spec.id, each.number] = sampled
+                _show(shown, ended)
+                for sampler in samplers:
+                    self._judge(policy, sampler)
+                while emitted < len(order) and order[emitted] in done:
+                    yield done.pop(order[emitted])
                     emitted += 1
 
-    def _check_context(self, policy: Policy, spec: PromptSpec, ids: tuple[int, ...]) -> None:
-        context = policy.backbone.context
+    def _waiting(self, policy: Policy, spec: PromptSpec, n: int, is_greedy: bool) -> Waiting:
+        tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
+        ids = tuple(render_prompt(tokenizer, spec.prompt))
         if context is not None and len(ids) + self.config.max_new_tokens > context:
             raise ModelError(
                 f"rollouts.max_new_tokens: prompt and completion must fit the model's context of "
                 f"{context} tokens, found {len(ids)} + {self.config.max_new_tokens} for prompt "
                 f"{spec.id}. Lower max_new_tokens or demonstrations.max_prompt_tokens."
             )
+        end = answer_end(tokenizer, is_chat=not isinstance(spec.prompt, str))
+        return Waiting(spec, ids, end.stop_ids, list(sample_indices(spec, n, is_greedy)))
 
-    @torch.inference_mode()
-    def _batch(self, policy: Policy, rows: Sequence[_Row], seed: int) -> list[Rollout]:
-        """Sample one batch to its end."""
-        model, device = policy.backbone.causal, policy.backbone.device
-        stops = _stop_ids(policy, rows)
-        stops_BS = _padded(stops, device)
-        draws = torch.from_numpy(
-            uniforms(
-                [stream_key(seed, row.spec.id, row.index) for row in rows],
-                self.config.max_new_tokens,
-            )
-        ).to(device)
-        logits, mask, cache = _prefill(model, rows, policy.backbone.tokenizer.pad_token_id, device)
-        held = torch.arange(len(rows), device=device)
-        going = torch.ones(len(rows), dtype=torch.bool, device=device)
-        tokens: list[list[int]] = [[] for _ in rows]
-        logprobs = torch.zeros(len(rows), dtype=torch.float64, device=device)
-        greedy = rows[0].index == GREEDY
-        for step in range(self.config.max_new_tokens):
-            log_probs = torch.log_softmax(logits.float(), dim=-1)
-            picked = log_probs.argmax(-1) if greedy else self._draw(logits, draws[held, step])
-            gained = log_probs.gather(-1, picked[:, None]).squeeze(-1).double()
-            logprobs[held] += gained.where(going, 0.0)
-            for row, token in zip(held[going].tolist(), picked[going].tolist(), strict=True):
-                tokens[row].append(token)
-            going = going & ~(picked[:, None] == stops_BS[held]).any(-1)
-            if not bool(going.any()) or step + 1 == self.config.max_new_tokens:
-                break
-            if float(going.float().mean()) <= DROP_SHARE:
-                kept = going.nonzero().squeeze(-1)
-                held, picked, mask, going = held[kept], picked[kept], mask[kept], going[kept]
-                cache.batch_select_indices(kept)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
-            logits = _step(model, picked, mask, cache)
-        return [
-            _rollout(policy, row, ids, float(logprob), seed, ended)
-            for row, ids, logprob, ended in zip(rows, tokens, logprobs.tolist(), stops, strict=True)
-        ]
+    def _settings(
+        self, policy: Policy, is_greedy: bool, seed: int, workers: int, keeps_hidden: bool
+    ) -> Settings:
+        config = self.config
+        tokenizer = policy.backbone.tokenizer
+        return Settings(
+            truncation=Truncation(config.temperature, config.top_k, config.top_p),
+            is_greedy=is_greedy,
+            least=config.min_new_tokens,
+            most=config.max_new_tokens,
+            seed=seed,
+            places=-(-config.batch_size // workers),
+            keeps_hidden=keeps_hidden,
+            stop_strings=StopStrings(tokenizer, config.stop) if config.stop else None,
+            rejection=self.rejection,
+        )
 
-    def _draw(self, logits: Tensor, draws: Tensor) -> Tensor:
-        probabilities = torch.softmax(logits.float() / self.config.temperature, dim=-1)
-        return inverse_cdf(restrict_top_p(probabilities, self.config.top_p), draws)
+    def _judge(self, policy: Policy, sampler: Sampler) -> None:
+        """Have the partial completions that wait for it judged."""
+        while self.rejection and (waiting := sampler.to_judge()):
+            starts, _, tokens, hidden = waiting
+            partials = [
+                Partial(
+                    start.prompt.spec.prompt,
+                    tuple(ids),
+                    decode_completion(policy.backbone.tokenizer, start.prompt.spec.prompt, ids),
+                    state,
+                )
+                for start, ids, state in zip(
+                    starts, tokens.tolist(), hidden.float().cpu().numpy(), strict=True
+                )
+            ]
+            sampler.reject(self.rejection.judge(partials).tolist() if partials else [])
+
+
+def make_decoder(policy: Policy) -> Any:
+    """The decoder that fits the policy's architecture: shared prefixes where they are exact."""
+    causal = policy.backbone.causal
+    causal.eval()
+    with policy.active():
+        reason = why_not_shared(causal)
+    if reason is None:
+        return SharedDecoder(causal)
+    _log.warning(
+        "%s: prompts are copied for each of their completions, since %s",
+        type(causal).__name__,
+        reason,
+    )
+    return ExpandedDecoder(causal)
 
 
 def _workers(device: torch.device) -> int:
-    """Batches sampled side by side: a CPU's cores are idle while one batch is in Python."""
+    """Samplers side by side: a CPU's cores are idle while one sampler is in Python."""
     return min(2, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
-def _stop_ids(policy: Policy, rows: Sequence[_Row]) -> list[frozenset[int]]:
-    """What ends each row: chat and plain prompts may stand in one batch."""
-    tokenizer = policy.backbone.tokenizer
-    is_chat = [not isinstance(row.spec.prompt, str) for row in rows]
-    ends = {kind: answer_end(tokenizer, kind).stop_ids for kind in set(is_chat)}
-    return [ends[kind] for kind in is_chat]
+@contextmanager
+def _one_thread_each(workers: int) -> Iterator[None]:
+    """Share the CPU's threads among the workers while the block runs."""
+    before = torch.get_num_threads()
+    if workers > 1:
+        torch.set_num_threads(max(1, before // workers))
+    try:
+        yield
+    finally:
+        if workers > 1:
+            torch.set_num_threads(before)
 
 
-def _padded(stops: Sequence[frozenset[int]], device: torch.device) -> Tensor:
-    """(B, S) end ids of each row, -1 where it has fewer than S."""
-    longest = max(len(ids) for ids in stops)
-    return torch.tensor(
-        [[*sorted(ids), *[-1] * (longest - len(ids))] for ids in stops], device=device
-    )
+def _show(shown: Meter, ended: Sequence[Ended]) -> None:
+    if ended:
+        shown.advance(len(ended))
 
 
-def _prefill(
-    model: Any, rows: Sequence[_Row], pad: int, device: torch.device
-) -> tuple[Tensor, Tensor, Any]:
-    """Run each distinct prompt once, left-padded, and repeat its cache for its rows."""
-    from demoalign.rollouts.cache import growing_cache
-
-    distinct = list(dict.fromkeys(row.prompt_ids for row in rows))
-    longest = max(len(ids) for ids in distinct)
-    padded = [[pad] * (longest - len(ids)) + list(ids) for ids in distinct]
-    lengths = torch.tensor([len(ids) for ids in distinct], device=device)
-    mask = (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
-    cache = growing_cache(model.config)
-    output = model(
-        input_ids=torch.tensor(padded, device=device),
-        attention_mask=mask,
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    where = {ids: number for number, ids in enumerate(distinct)}
-    picks = torch.tensor([where[row.prompt_ids] for row in rows], device=device)
-    cache.batch_select_indices(picks)
-    return output.logits[:, -1][picks], mask[picks], cache
-
-
-def _step(model: Any, picked: Tensor, mask: Tensor, cache: Any) -> Tensor:
-    """One more token for each row: (B, V) logits."""
-    output = model(
-        input_ids=picked[:, None],
-        attention_mask=mask,
-        position_ids=(mask.sum(-1, keepdim=True) - 1),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    logits: Tensor = output.logits[:, -1]
-    return logits
-
-
-def _rollout(
-    policy: Policy, row: _Row, ids: list[int], logprob: float, seed: int, ended: frozenset[int]
-) -> Rollout:
-    reason: FinishReason = "stop" if ids[-1] in ended else "length"
-    text = decode_completion(policy.backbone.tokenizer, row.spec.prompt, ids)
-    return Rollout(
-        id=rollout_id(row.spec, policy.name, row.index),
-        prompt_id=row.spec.id,
-        index=row.index,
+def _sampled(policy: Policy, ended: Ended, settings: Settings) -> Sampled:
+    """Text, record and, where it is exact, hidden state of a completion."""
+    spec, tokenizer = ended.start.prompt.spec, policy.backbone.tokenizer
+    text = decode_completion(tokenizer, spec.prompt, ended.token_ids)
+    ends_itself = ended.token_ids[-1] in ended.start.prompt.stops
+    if ended.reason == "stop" and not ends_itself and settings.stop_strings is not None:
+        text = settings.stop_strings.cut(text)
+    is_own = settings.is_greedy or (settings.truncation.is_none and settings.least <= 1)
+    rollout = Rollout(
+        id=rollout_id(spec, policy.name, ended.number),
+        prompt_id=spec.id,
+        index=ended.number,
         completion=text,
-        token_ids=ids,
-        logprob=logprob,
-        finish_reason=reason,
+        token_ids=ended.token_ids,
+        logprob=float(np.sum(ended.logprobs, dtype=np.float64)),
+        finish_reason=ended.reason,
         policy=policy.name,
-        seed=seed,
+        seed=settings.seed,
+        token_logprobs=[round(value, 6) for value in ended.logprobs],
+        sampling_logprobs=None if is_own else [round(v, 6) for v in ended.sampling_logprobs],
     )
+    if ended.hidden is None:
+        return Sampled(rollout, None)
+    canonical = render_completion(tokenizer, spec.prompt, text, ended.reason == "stop")
+    hidden = ended.hidden.float().cpu().numpy() if canonical == ended.token_ids else None
+    return Sampled(rollout, hidden)

@@ -1,14 +1,21 @@
-"""Rollouts to disk as they come, resumable in the middle."""
+"""Rollouts to disk as they come, resumable at any row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from demoalign.policies.policy import Policy
 from demoalign.records import Rollout, read_records, to_line
 from demoalign.rollouts.engine import Engine, PromptSpec
+from demoalign.rollouts.transformers_engine import TransformersEngine
+
+Hidden = NDArray[np.float32]
 
 
 def write_rollouts(
@@ -19,22 +26,33 @@ def write_rollouts(
     n: int,
     seed: int,
     greedy: bool = False,
+    keeps_hidden: bool = False,
 ) -> None:
     """Sample ``n`` rollouts of each prompt into a file, in the order of the prompts.
 
-    What an interrupted attempt left in ``path.partial`` is kept, prompt by prompt, and only the
-    rest is sampled. A finished file is left alone.
+    What an interrupted attempt left in ``path.partial`` is kept, row by row, and only the rest is
+    sampled. A finished file is left alone.
+
+    Args:
+        path: where to.
+        engine, policy, prompts, n, seed, greedy: as in `Engine.sample`.
+        keeps_hidden: store what ``head`` reward models read beside it (`read_hidden`), if the
+            engine knows it.
     """
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     wanted = 1 if greedy else n
-    kept = _whole_prompts(partial, prompts, wanted)
+    kept = _whole_lines(partial, prompts, wanted)
     partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    rest = prompts[len(kept) // wanted :]
-    with partial.open("a", encoding="utf-8") as stream:
-        for rollout in engine.sample(policy, rest, n, seed, greedy):
+    rest = _rest(prompts, len(kept), wanted)
+    with partial.open("a", encoding="utf-8", buffering=1) as stream:
+        if keeps_hidden and not greedy and isinstance(engine, TransformersEngine):
+            rows = _with_hidden(path, engine, policy, rest, n, seed, (len(kept), len(prompts)))
+        else:
+            rows = engine.sample(policy, rest, n, seed, greedy)
+        for rollout in rows:
             stream.write(to_line(rollout) + "\n")
     partial.replace(path)
 
@@ -44,8 +62,55 @@ def read_rollouts(path: Path) -> list[Rollout]:
     return read_records(path, Rollout)
 
 
-def _whole_prompts(partial: Path, prompts: Sequence[PromptSpec], wanted: int) -> list[str]:
-    """The lines of the leading prompts all of whose rollouts are there."""
+def read_hidden(path: Path) -> Hidden | None:
+    """Final hidden states (rows, H) of the rollouts in a file, NaN where one is not known.
+
+    The state is that of the rollout's last token under the policy that sampled it. None if none
+    were stored.
+    """
+    stored = _hidden_path(path)
+    return np.load(stored, mmap_mode="r") if stored.is_file() else None
+
+
+def _hidden_path(path: Path) -> Path:
+    return path.with_suffix(".hidden.npy")
+
+
+def _with_hidden(
+    path: Path,
+    engine: TransformersEngine,
+    policy: Policy,
+    rest: Sequence[PromptSpec],
+    n: int,
+    seed: int,
+    done: tuple[int, int],
+) -> Iterator[Rollout]:
+    """Rollouts; their hidden states go into a file beside theirs first."""
+    row, prompts = done
+    shape = (prompts * n, policy.backbone.hidden_size)
+    stored = _hidden_path(path)
+    if row == 0 or not stored.is_file() or np.load(stored, mmap_mode="r").shape != shape:
+        hidden = np.lib.format.open_memmap(stored, mode="w+", dtype=np.float32, shape=shape)
+        hidden[:] = np.nan
+    else:
+        hidden = np.lib.format.open_memmap(stored, mode="r+")
+    for number, sampled in enumerate(engine.sample_hidden(policy, rest, n, seed), start=row):
+        hidden[number] = np.nan if sampled.hidden is None else sampled.hidden
+        yield sampled.rollout
+    hidden.flush()
+
+
+def _rest(prompts: Sequence[PromptSpec], rows: int, wanted: int) -> list[PromptSpec]:
+    """What is left to sample after a number of rows."""
+    whole, within = divmod(rows, wanted)
+    rest = list(prompts[whole:])
+    if within:
+        rest[0] = replace(rest[0], first=within)
+    return rest
+
+
+def _whole_lines(partial: Path, prompts: Sequence[PromptSpec], wanted: int) -> list[str]:
+    """The leading lines that are the rollouts wanted."""
     if not partial.is_file():
         return []
     lines: list[str] = []
@@ -54,9 +119,10 @@ def _whole_prompts(partial: Path, prompts: Sequence[PromptSpec], wanted: int) ->
             line = raw.decode()
             rollout = json.loads(line)
             fits = rollout["prompt_id"] == prompts[number // wanted].id
+            fits = fits and (wanted == 1 or rollout["index"] == number % wanted)
         except (ValueError, KeyError, IndexError, TypeError):
             break
         if not fits:
             break
         lines.append(line)
-    return lines[: len(lines) // wanted * wanted]
+    return lines

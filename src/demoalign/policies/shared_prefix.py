@@ -1,0 +1,216 @@
+"""Forward passes that read each prompt once, for all the completions that continue it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from demoalign.policies.branches import Branches, Layers
+from demoalign.policies.prefix_attention import PrefixCache, sharing_prefixes
+
+READ_TOKENS = 8192
+"""Most tokens, padding included, of prompts that are read in one forward pass."""
+
+_PROBE_LIMIT = 256
+"""Sliding windows up to this many tokens are crossed by the probe."""
+
+
+class Ids(NamedTuple):
+    """Token ids and positions, both (B, C)."""
+
+    tokens: Tensor
+    positions: Tensor
+
+
+Forward = Callable[[Ids, PrefixCache, Tensor], Tensor]
+"""Runs a model on ids with a cache and gives what is wanted of each row's last token (B,)."""
+
+
+class Read(NamedTuple):
+    """Prompts that were read: keys and values, lengths (G,), what `Forward` gave (G, ...)."""
+
+    layers: Layers
+    lengths: Tensor
+    outputs: Tensor
+
+
+def read_prompts(forward: Forward, prompts: Sequence[Sequence[int]], device: torch.device) -> Read:
+    """Read prompts in bounded batches, padded on the right."""
+    longest = max(len(prompt) for prompt in prompts)
+    size = max(1, READ_TOKENS // longest)
+    parts = [
+        _read_batch(forward, prompts[start : start + size], longest, device)
+        for start in range(0, len(prompts), size)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    layers = [
+        (
+            torch.cat([part.layers[i][0] for part in parts]),
+            torch.cat([p.layers[i][1] for p in parts]),
+        )
+        for i in range(len(parts[0].layers))
+    ]
+    return Read(
+        layers,
+        torch.cat([part.lengths for part in parts]),
+        torch.cat([part.outputs for part in parts]),
+    )
+
+
+def right_padded(rows: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
+    """(B, width) ids; a row is filled up with its own last token, which no real token sees."""
+    return torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in rows], device=device)
+
+
+def _read_batch(
+    forward: Forward, prompts: Sequence[Sequence[int]], width: int, device: torch.device
+) -> Read:
+    ids = right_padded(prompts, width, device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    positions = torch.arange(width, device=device).expand_as(ids)
+    group = Branches(None, lengths, torch.arange(len(prompts), device=device))
+    cache = PrefixCache([group])
+    outputs = forward(Ids(ids, positions), cache, lengths - 1)
+    cache.advance(width)
+    return Read(group.as_prefix(), lengths, outputs)
+
+
+class Next(NamedTuple):
+    """What a forward pass says of each row: logits (B, V) of the next token, and the final
+    hidden state (B, H) that they were read from."""
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class HiddenTap:
+    """Keeps what a causal model's output embedding reads, for each thread, while it is open."""
+
+    def __init__(self, causal: Any) -> None:
+        self._embedding = causal.get_output_embeddings()
+        self._local = threading.local()
+
+    @property
+    def hidden(self) -> Tensor:
+        """(B, C, H) of this thread's last forward pass."""
+        states: Tensor = self._local.states
+        return states
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Listen while the block runs."""
+
+        def keep(_: Any, inputs: tuple[Tensor, ...]) -> None:
+            self._local.states = inputs[0]
+
+        hook = self._embedding.register_forward_pre_hook(keep)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+class SharedDecoder:
+    """One-token steps of a causal model for any number of groups of branches."""
+
+    def __init__(self, causal: Any) -> None:
+        self.causal = causal
+        self.device: torch.device = next(causal.parameters()).device
+        self._tap = HiddenTap(causal)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Everything else happens inside this; threads may share it."""
+        with sharing_prefixes(self.causal), self._tap.open(), torch.inference_mode():
+            yield
+
+    def open(self, prompts: Sequence[Sequence[int]]) -> tuple[Read, Next]:
+        """Read prompts."""
+        hidden: list[Tensor] = []
+
+        def forward(ids: Ids, cache: PrefixCache, last: Tensor) -> Tensor:
+            kept, place = torch.unique(last, return_inverse=True)
+            logits = self._run(ids, cache, logits_to_keep=kept)
+            rows = torch.arange(len(last), device=self.device)
+            hidden.append(self._tap.hidden[rows, place])
+            return logits[rows, place]
+
+        read = read_prompts(forward, prompts, self.device)
+        return read, Next(read.outputs, torch.cat(hidden))
+
+    def branch(self, read: Read, owner: Tensor) -> Branches:
+        """Rows that continue prompts that were read."""
+        return Branches(read.layers, read.lengths, owner)
+
+    def step(self, groups: Sequence[Branches], tokens: Tensor) -> Next:
+        """Append one token (B,) to every row of the groups."""
+        positions = torch.cat([group.lengths[group.owner] + group.length for group in groups])
+        cache = PrefixCache(groups)
+        logits = self._run(Ids(tokens[:, None], positions[:, None]), cache)
+        cache.advance(1)
+        return Next(logits[:, -1], self._tap.hidden[:, -1])
+
+    def _run(self, ids: Ids, cache: PrefixCache, **options: Any) -> Tensor:
+        logits: Tensor = self.causal(
+            input_ids=ids.tokens,
+            position_ids=ids.positions,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        ).logits
+        return logits
+
+
+_PROBED: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+
+
+def why_not_shared(causal: Any) -> str | None:
+    """Why an architecture cannot decode with shared prefixes; None if it can.
+
+    Found out once for each model, by comparing the logits of a few tokens with those of the
+    model's own forward pass.
+    """
+    if causal not in _PROBED:
+        try:
+            _PROBED[causal] = _probe(causal)
+        except Exception as error:
+            _PROBED[causal] = f"{type(error).__name__}: {error}"
+    return _PROBED[causal]
+
+
+@torch.inference_mode()
+def _probe(causal: Any) -> str | None:
+    config = causal.config.get_text_config()
+    window = getattr(config, "sliding_window", None) or 0
+    length = 5 + (window if window <= _PROBE_LIMIT else 0)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (3, length + 3), generator=generator)
+    prompts = [ids[0, :length].tolist(), ids[1, : length - 2].tolist()]
+    owner, after = [0, 0, 1], ids[:, -3:].tolist()
+    decoder = SharedDecoder(causal)
+    found = []
+    with decoder.active():
+        read, first = decoder.open(prompts)
+        group = decoder.branch(read, torch.tensor(owner, device=decoder.device))
+        found.append(first.logits[owner])
+        for column in range(3):
+            tokens = torch.tensor([row[column] for row in after], device=decoder.device)
+            found.append(decoder.step([group], tokens).logits)
+    worst, scale = 0.0, 1.0
+    for row, prompt in enumerate(owner):
+        whole = torch.tensor([prompts[prompt] + after[row]], device=decoder.device)
+        wanted = causal(input_ids=whole).logits[0, -4:].float()
+        got = torch.stack([each[row] for each in found]).float()
+        worst = max(worst, float((got - wanted).abs().max()))
+        scale = max(scale, float(wanted.abs().max()))
+    tolerance = 1e-3 if causal.dtype == torch.float32 else 5e-2
+    if worst <= tolerance * scale:
+        return None
+    return f"its logits differ by {worst:.2g} from those of the plain forward pass"
