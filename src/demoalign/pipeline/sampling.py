@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoalign.config import Recipe
 from demoalign.pipeline.data import read_data
-from demoalign.pipeline.measure import BASELINES, FILES, read_sampled, score_table, test_rows
+from demoalign.pipeline.measure import (
+    BASELINES,
+    FILES,
+    read_sampled,
+    score_table,
+    test_rows,
+    unscored_selectors,
+)
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.training import train_samples
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
@@ -19,24 +27,29 @@ from demoalign.rewards.ensemble import aggregate
 from demoalign.rewards.reward_model import score_together
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.engines import make_engine
-from demoalign.rollouts.write import write_rollouts
+from demoalign.rollouts.write import read_hidden, write_rollouts
 from demoalign.store import write_text
+
+RESPONSES = "responses.jsonl"
+"""Where an engine that asks a server keeps what it was answered, until the stage is done."""
 
 
 def rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     """Sample both policies on the training prompts: what reward models compare."""
     train, _ = read_data(run / "demonstrations")
     specs = _specs(train[: recipe.rollouts.train_prompts])
-    engine, seed = make_engine(recipe.rollouts), recipe.seed
+    engine, seed = make_engine(recipe.rollouts, folder / RESPONSES), recipe.seed
     per_prompt = recipe.rollouts.samples_per_prompt
     write_rollouts(folder / "initial.jsonl", engine, models.initial(), specs, per_prompt, seed)
     write_rollouts(folder / "sft.jsonl", engine, models.sft(), specs, train_samples(recipe), seed)
+    (folder / RESPONSES).unlink(missing_ok=True)
 
 
 def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     """Sample both policies on the test prompts: candidates for best-of-n, and what to beat."""
     rows = test_rows(recipe, run)
-    specs, engine, seed = _specs(rows), make_engine(recipe.rollouts), recipe.seed
+    engine, seed = make_engine(recipe.rollouts, folder / RESPONSES), recipe.seed
+    specs = _specs(rows)
     count = recipe.evaluation.initial_samples
     write_rollouts(folder / FILES["initial"], engine, models.initial(), specs, count, seed)
     sft, most = models.sft(), max(recipe.evaluation.sizes)
@@ -44,6 +57,7 @@ def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path)
     heads = any(config.model == "head" for config in recipe.reward)
     path = folder / FILES["candidates"]
     write_rollouts(path, engine, sft, specs, most, seed, keeps_hidden=heads)
+    (folder / RESPONSES).unlink(missing_ok=True)
 
 
 def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
@@ -56,8 +70,10 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     questions = [row.prompt for row in rows] + [prompts[r.prompt_id] for r in said]
     answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
     finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
+    hidden = _known_states(run, len(rows), sampled)
     scores: list[Score] = []
-    for name, values in _reward_scores(recipe, models, questions, answers, finished).items():
+    judged = _reward_scores(recipe, models, Said(questions, answers, finished, hidden))
+    for name, values in judged.items():
         scores += [Score(i, name, float(v)) for i, v in zip(ids, values, strict=True)]
     scores += [
         Score(rollout.id, name, value)
@@ -69,13 +85,33 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     _store_choices(folder / "chosen.jsonl", sampled["candidates"], scores, selectors)
 
 
-def _reward_scores(
-    recipe: Recipe,
-    models: Models,
-    prompts: Sequence[Prompt],
-    completions: Sequence[str],
-    finished: Sequence[bool],
-) -> dict[str, NDArray[np.float64]]:
+class Said(NamedTuple):
+    """Completions to be scored, and the hidden states (B, H) of those where they are known."""
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[str]
+    finished: Sequence[bool]
+    hidden: NDArray[np.float32] | None
+
+
+def _known_states(
+    run: Path, demonstrations: int, sampled: Mapping[str, Sequence[Rollout]]
+) -> NDArray[np.float32] | None:
+    """What the SFT policy's candidates left behind when they were sampled, NaN for all others."""
+    known = read_hidden(run / "rollouts-test" / FILES["candidates"])
+    if known is None:
+        return None
+    unknown = np.full((demonstrations, known.shape[1]), np.nan, np.float32)
+    parts = [
+        known
+        if source == "candidates"
+        else np.full((len(rollouts), known.shape[1]), np.nan, np.float32)
+        for source, rollouts in sampled.items()
+    ]
+    return np.concatenate([unknown, *parts])
+
+
+def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDArray[np.float64]]:
     """Every reward model's scores: heads together in one pass, others one at a time."""
     heads = [config for config in recipe.reward if config.model == "head"]
     others = [[config] for config in recipe.reward if config.model != "head"]
@@ -85,7 +121,10 @@ def _reward_scores(
             models.sft()
         selectors = [models.selector(config) for config in group]
         members = [member for selector in selectors for member in selector.members]
-        scored = iter(score_together(members, prompts, completions, finished))
+        hidden = said.hidden if group is heads else None
+        scored = iter(
+            score_together(members, said.prompts, said.completions, said.finished, hidden=hidden)
+        )
         for selector in selectors:
             values = [next(scored)[0] for _ in selector.members]
             found[selector.name] = aggregate(values, selector.config)
@@ -109,14 +148,17 @@ def _baseline_scores(rollout: Rollout) -> dict[str, float | None]:
 def _store_choices(
     path: Path, candidates: Sequence[Rollout], scores: Sequence[Score], selectors: Sequence[str]
 ) -> None:
-    """One line for each prompt and selector: the best of all candidates."""
+    """One line for each prompt and selector that can choose: the best of all candidates."""
     table = score_table(scores)
+    unscored = unscored_selectors(selectors, table, candidates)
     by_prompt: dict[str, list[Rollout]] = {}
     for rollout in candidates:
         by_prompt.setdefault(rollout.prompt_id, []).append(rollout)
     lines = []
     for prompt_id, rollouts in by_prompt.items():
         for selector in selectors:
+            if selector in unscored:
+                continue
             values = [table[selector][rollout.id] for rollout in rollouts]
             best = rollouts[values.index(max(values))]
             choice = {"prompt_id": prompt_id, "selector": selector, "n": len(rollouts)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from demoalign.config import ModelConfig
-from demoalign.demonstrations.render import render
+from demoalign.demonstrations.render import render_completion, render_prompt
 from demoalign.errors import EvaluationError, ModelError
 from demoalign.policies.backbone import Backbone
+from demoalign.policies.last_hidden import Row, last_hidden
 from demoalign.policies.load import load_model
 from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.progress import meter
@@ -25,12 +27,12 @@ from demoalign.rewards.scorers import (
     Scorer,
     SharedScorer,
     WholeScorer,
-    judge_together,
     linear_head,
 )
 from demoalign.store import read_json, write_json
 
 Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
+Judged = tuple[Tensor, Tensor | None]
 
 CARD = "demoalign.json"
 SCORE_KEY = "base_model.model.score.weight"
@@ -156,12 +158,17 @@ def score_together(
     completions: Sequence[str],
     finished: Sequence[bool] | None = None,
     batch_size: int = 64,
+    hidden: NDArray[np.float32] | None = None,
 ) -> list[Scores]:
     """Scores and deviations of several models; heads on the same hidden states share the pass.
+
+    Completions of the same prompt share its keys and values, so each prompt is read once.
 
     Args:
         models: any; grouped by what they read.
         prompts, completions, finished, batch_size: as in `RewardModel.score`.
+        hidden: (B, H) final hidden states of the completions' last tokens where they are known
+            already, NaN elsewhere. Given only if all models read just these states.
 
     Returns:
         For each model its rewards and its V of Eq. 15, both (B,).
@@ -170,10 +177,13 @@ def score_together(
     groups: dict[object, list[int]] = {}
     for number, model in enumerate(models):
         groups.setdefault(_reads(model), []).append(number)
+    if hidden is not None and (len(groups) > 1 or not models[0].scorer.reads_last_token):
+        raise EvaluationError("hidden: needs models that all read the same states, found others")
     for numbers in groups.values():
         members = [models[number] for number in numbers]
         rows = _render_all(members[0], prompts, completions, finished)
-        found.update(zip(numbers, _score_rows(members, rows, batch_size), strict=True))
+        scores = _score_rows(members, rows, batch_size, hidden)
+        found.update(zip(numbers, scores, strict=True))
     return [found[number] for number in range(len(models))]
 
 
@@ -190,48 +200,52 @@ def _render_all(
     prompts: Sequence[Prompt],
     completions: Sequence[str],
     finished: Sequence[bool] | None,
-) -> list[list[int]]:
+) -> list[Row]:
     flags = [True] * len(completions) if finished is None else list(finished)
     if not len(prompts) == len(completions) == len(flags):
         raise EvaluationError(
             f"reward {model.name}: needs one completion and one flag for each prompt, found "
             f"{len(prompts)}, {len(completions)} and {len(flags)}"
         )
-    room = model.scorer.context  # of a longer sequence the beginning is scored
-    return [
-        render(model.tokenizer, prompt, completion, done and model.ends_answers).ids[:room]
-        for prompt, completion, done in zip(prompts, completions, flags, strict=True)
-    ]
+    room = model.scorer.context or sys.maxsize  # of a longer sequence the beginning is scored
+    questions: dict[str, tuple[int, ...]] = {}
+    rows = []
+    for prompt, completion, done in zip(prompts, completions, flags, strict=True):
+        key = prompt if isinstance(prompt, str) else json.dumps(prompt)
+        if key not in questions:
+            questions[key] = tuple(render_prompt(model.tokenizer, prompt)[:room])
+        question = questions[key]
+        answer = render_completion(model.tokenizer, prompt, completion, done and model.ends_answers)
+        rows.append(Row(question, tuple(answer[: room - len(question)])))
+    return rows
 
 
 def _score_rows(
-    models: Sequence[RewardModel], rows: Sequence[list[int]], batch_size: int
+    models: Sequence[RewardModel],
+    rows: Sequence[Row],
+    batch_size: int,
+    hidden: NDArray[np.float32] | None,
 ) -> list[Scores]:
-    """Score rendered sequences in length-sorted batches; results in the order of ``rows``.
+    """Score rendered sequences; results in the order of ``rows``.
 
     Equal sequences are scored once, so that their scores are equal to the last bit.
     """
-    number = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, rows)))}
+    number = {row: i for i, row in enumerate(dict.fromkeys(rows))}
     distinct = list(number)
     values, deviations = (
         np.empty((len(models), len(distinct))),
         np.ones((len(models), len(distinct))),
     )
-    order = sorted(range(len(distinct)), key=lambda i: len(distinct[i]))
     names = ", ".join(model.name for model in models)
-    first = models[0]
     for model in models:
         model.scorer.eval()
-    with meter(f"scores of {names}", len(distinct)) as shown, torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            chunk = order[start : start + batch_size]
-            ids, mask = pad_right([distinct[i] for i in chunk], first.tokenizer.pad_token_id)
-            found = judge_together(
-                [model.scorer for model in models],
-                ids.to(first.scorer.device),
-                mask.to(first.scorer.device),
-            )
-            for member, (rewards, raw) in enumerate(found):
+    with (
+        meter(f"scores of {names}", len(distinct)) as shown,
+        torch.inference_mode(),
+        models[0].scorer.active(),
+    ):
+        for chunk, judged in _judged(models, rows, number, batch_size, hidden):
+            for member, (rewards, raw) in enumerate(judged):
                 values[member, chunk] = rewards.double().cpu().numpy()
                 if raw is not None:
                     deviations[member, chunk] = deviation(raw).double().cpu().numpy()
@@ -241,8 +255,39 @@ def _score_rows(
             f"reward {names}: every score must be finite, found "
             f"{int((~np.isfinite(values)).sum())} of {values.size} that are not"
         )
-    picks = np.array([number[tuple(row)] for row in rows], dtype=np.int64)
+    picks = np.array([number[row] for row in rows], dtype=np.int64)
     return [(values[m, picks], deviations[m, picks]) for m in range(len(models))]
+
+
+def _judged(
+    models: Sequence[RewardModel],
+    rows: Sequence[Row],
+    number: Mapping[Row, int],
+    batch_size: int,
+    hidden: NDArray[np.float32] | None,
+) -> Iterator[tuple[list[int], list[Judged]]]:
+    """Numbers of distinct rows, and what each model says of them."""
+    scorers, distinct = [model.scorer for model in models], list(number)
+    waiting = list(range(len(distinct)))
+    if hidden is not None:
+        known: NDArray[np.bool_] = np.isfinite(hidden).all(axis=1, keepdims=True)[:, 0]
+        place = {number[row]: i for i, row in enumerate(rows) if known[i]}
+        states = torch.from_numpy(np.asarray(hidden[list(place.values())]))
+        if place:
+            yield list(place), [each.judge(states.to(scorers[0].device)) for each in scorers]
+        waiting = [i for i in waiting if i not in place]
+    if scorers[0].reads_last_token:
+        left = [distinct[i] for i in waiting]
+        for chunk, state in last_hidden(scorers[0].model, left, batch_size):
+            yield [waiting[i] for i in chunk], [each.judge(state) for each in scorers]
+        return
+    whole = [[*row.prompt, *row.completion] for row in distinct]
+    waiting.sort(key=lambda i: len(whole[i]))
+    pad, device = models[0].tokenizer.pad_token_id, scorers[0].device
+    for start in range(0, len(waiting), batch_size):
+        chunk = waiting[start : start + batch_size]
+        ids, mask = pad_right([whole[i] for i in chunk], pad)
+        yield chunk, [each(ids.to(device), mask.to(device)) for each in scorers]
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

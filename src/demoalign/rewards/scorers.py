@@ -6,7 +6,8 @@ on either side changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -74,23 +75,35 @@ class SharedScorer(nn.Module):
         """Most tokens that the network can read, if it says."""
         return self.backbone.context
 
-    def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, H) float32 hidden states of the last real tokens."""
-        input_ids, attention_mask = on_the_right(input_ids, attention_mask)
+    @property
+    def model(self) -> Any:
+        """The transformers model whose hidden states are read."""
+        return self.backbone.causal
+
+    @property
+    def reads_last_token(self) -> bool:
+        """Yes: the reward is a head on the last token's hidden state."""
+        return True
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Read with this scorer's adapter while the block runs."""
         with self.backbone.using(self.adapter):
+            yield
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rewards (B,) and raw variances (B,) or None."""
+        input_ids, attention_mask = on_the_right(input_ids, attention_mask)
+        with self.active():
             hidden = self.trunk(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False
             ).last_hidden_state
         rows = torch.arange(len(hidden), device=hidden.device)
-        picked: Tensor = hidden[rows, last_positions(attention_mask)].float()
-        return picked
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rewards (B,) and raw variances (B,) or None."""
-        return self.judge(self.features(input_ids, attention_mask))
+        return self.judge(hidden[rows, last_positions(attention_mask)])
 
     def judge(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rewards and raw variances (B,) of hidden states (B, H)."""
+        hidden = hidden.float()
         rewards = self.head(hidden).squeeze(-1)
         return rewards, None if self.variance is None else self.variance(hidden).squeeze(-1)
 
@@ -117,27 +130,32 @@ class WholeScorer(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rewards (B,) and raw variances (B,) or None."""
         input_ids, attention_mask = on_the_right(input_ids, attention_mask)
-        if self.variance is None:
+        if not self.reads_last_token:
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             return logits[:, 0].float(), None
         hidden = self.model.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         rows = torch.arange(len(hidden), device=hidden.device)
-        picked = hidden[rows, last_positions(attention_mask)]
-        rewards = self.model.score(picked).squeeze(-1).float()
-        return rewards, self.variance(picked.float()).squeeze(-1)
+        return self.judge(hidden[rows, last_positions(attention_mask)])
+
+    @property
+    def reads_last_token(self) -> bool:
+        """Whether it is a head on the last token's hidden state, as decoders' classifiers are."""
+        kind = type(self.model)
+        is_known = kind.__module__.startswith("transformers.models.")
+        return is_known and isinstance(getattr(self.model, "score", None), nn.Linear)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Nothing to switch: the weights are its own."""
+        yield
+
+    def judge(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rewards and raw variances (B,) of hidden states (B, H)."""
+        rewards = self.model.score(hidden).squeeze(-1).float()
+        variance = self.variance
+        return rewards, None if variance is None else variance(hidden.float()).squeeze(-1)
 
 
 Scorer = SharedScorer | WholeScorer
-
-
-def judge_together(
-    scorers: Sequence[Scorer], input_ids: Tensor, attention_mask: Tensor
-) -> list[tuple[Tensor, Tensor | None]]:
-    """Rewards and raw variances of scorers that read the same hidden states, in one pass."""
-    first = scorers[0]
-    if len(scorers) > 1 and isinstance(first, SharedScorer):
-        hidden = first.features(input_ids, attention_mask)
-        return [each.judge(hidden) for each in scorers if isinstance(each, SharedScorer)]
-    return [each(input_ids, attention_mask) for each in scorers]

@@ -15,6 +15,7 @@ from demoalign.config import ModelConfig, RewardConfig
 from demoalign.demonstrations.render import render
 from demoalign.errors import TrainingError
 from demoalign.policies.backbone import Backbone
+from demoalign.policies.last_hidden import Row, last_hidden
 from demoalign.policies.load import load_model
 from demoalign.policies.policy import Policy
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
@@ -23,7 +24,7 @@ from demoalign.rewards.comparisons import Comparison
 from demoalign.rewards.forms import choose_form
 from demoalign.rewards.losses import pair_loss
 from demoalign.rewards.packing import Collator, PairScorer, RenderedPair, by_side
-from demoalign.rewards.reward_model import RewardModel, adapter_name, pad_right
+from demoalign.rewards.reward_model import RewardModel, adapter_name
 from demoalign.rewards.scorers import Scorer, SharedScorer, WholeScorer, linear_head
 
 RIDGE = 1e-4
@@ -197,8 +198,7 @@ def _fit_head(
     backbone = sft.backbone
     head = linear_head(backbone.hidden_size, seed, backbone.device)
     scorer = SharedScorer(backbone, sft.adapter, head)
-    ups = _features(scorer, [pair.positive for pair in pairs], config.batch_size, name)
-    downs = _features(scorer, [pair.negative for pair in pairs], config.batch_size, name)
+    ups, downs = _features(scorer, pairs, config.batch_size, name)
     scale = torch.cat([ups, downs]).square().mean(0).sqrt().clamp(min=1e-6)
     heads = 2 if config.loss == "bradley_terry_variance" else 1
     weights = torch.zeros(heads, ups.shape[1], dtype=torch.float64, requires_grad=True)
@@ -228,17 +228,22 @@ def _fit_head(
 
 
 def _features(
-    scorer: SharedScorer, rows: Sequence[list[int]], batch_size: int, name: str
-) -> Tensor:
-    """Last hidden states (B, H) in float64 on the CPU."""
+    scorer: SharedScorer, pairs: Sequence[RenderedPair], batch_size: int, name: str
+) -> tuple[Tensor, Tensor]:
+    """Last hidden states of positives and of negatives, both (B, H) in float64 on the CPU."""
+    rows = [
+        Row(tuple(side[: pair.shared]), tuple(side[pair.shared :]))
+        for pair in pairs
+        for side in (pair.positive, pair.negative)
+    ]
     found = torch.empty(len(rows), scorer.backbone.hidden_size, dtype=torch.float64)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    pad = scorer.backbone.tokenizer.pad_token_id
-    with meter(f"hidden states for {name}", len(rows)) as shown, torch.inference_mode():
-        for start in range(0, len(order), 8 * batch_size):
-            chunk = order[start : start + 8 * batch_size]
-            ids, mask = pad_right([rows[i] for i in chunk], pad)
-            hidden = scorer.features(ids.to(scorer.device), mask.to(scorer.device))
+    scorer.backbone.causal.eval()
+    with (
+        meter(f"hidden states for {name}", len(rows)) as shown,
+        torch.inference_mode(),
+        scorer.active(),
+    ):
+        for chunk, hidden in last_hidden(scorer.model, rows, 8 * batch_size):
             found[chunk] = hidden.double().cpu()
             shown.advance(len(chunk))
-    return found
+    return found[0::2], found[1::2]
