@@ -187,6 +187,15 @@ def first_token_p(policy: Policy, rollouts: Sequence[Rollout], settings: Rollout
     return float(stats.chisquare(found, [mean * scale for mean in expected]).pvalue)
 
 
+def same(ours: Sequence[Rollout], theirs: Sequence[Rollout]) -> bool:
+    """Whether two lists of rollouts say the same, log-probabilities aside."""
+    one, other = (
+        [(r.id, r.token_ids, r.completion, r.finish_reason) for r in side]
+        for side in (ours, theirs)
+    )
+    return one == other
+
+
 def check_policy(checks: Checks, engine: VllmEngine, policy: Policy) -> None:
     """Everything that holds for any policy."""
     reference = TransformersEngine(config())
@@ -196,15 +205,19 @@ def check_policy(checks: Checks, engine: VllmEngine, policy: Policy) -> None:
     stopped = sum(rollout.finish_reason == "stop" for rollout in rollouts)
     passed = ends_well(policy, rollouts, 24) and 0 < stopped < len(rollouts)
     checks.add(f"{policy.name}: stop tokens", passed, f"{stopped} of {len(rollouts)} stopped")
+    turns = draw(engine, policy, SPECS[-1:], 200)
+    stops = answer_end(policy.backbone.tokenizer, is_chat=True).stop_ids
+    seen = Counter(rollout.token_ids[-1] for rollout in turns if rollout.finish_reason == "stop")
+    passed = ends_well(policy, turns, 24) and seen.keys() == stops and len(stops) == 2
+    checks.add(f"{policy.name}: chat's two stop tokens", passed, f"{sorted(seen.values())} times")
     worst = logprob_error(policy, rollouts)
     checks.add(f"{policy.name}: log-probabilities", worst < LOGPROB_TOLERANCE, f"{worst:.1e} nats")
-    ours = [(r.id, r.token_ids, r.completion) for r in draw(engine, policy, greedy=True)]
-    theirs = [(r.id, r.token_ids, r.completion) for r in draw(reference, policy, greedy=True)]
-    checks.add(f"{policy.name}: greedy as transformers", ours == theirs, f"{len(ours)} prompts")
+    ours, theirs = (draw(each, policy, greedy=True) for each in (engine, reference))
+    checks.add(f"{policy.name}: greedy as transformers", same(ours, theirs), f"{len(ours)} prompts")
     later = [PromptSpec(spec.id, spec.prompt, first=5) for spec in SPECS]
     rest = draw(with_settings(engine, batch_size=5), policy, later)
-    same = [r.token_ids for r in rest] == [r.token_ids for r in rollouts if r.index >= 5]
-    checks.add(f"{policy.name}: the same from first=5 on", same)
+    passed = same(rest, [rollout for rollout in rollouts if rollout.index >= 5])
+    checks.add(f"{policy.name}: the same from first=5 on", passed)
     for heat, top_k, top_p in ((1.0, None, 1.0), (0.6, None, 1.0), (1.3, 20, 0.8)):
         asked = {"temperature": heat, "top_k": top_k, "top_p": top_p, "max_new_tokens": 1}
         with_settings(engine, batch_size=512, **asked)
@@ -234,6 +247,9 @@ def check_lengths(checks: Checks, engine: VllmEngine, policy: Policy) -> None:
             and b.finish_reason == ("stop" if stop in a.completion else a.finish_reason)
             for a, b in zip(plain, cut, strict=True)
         )
+        if greedy:
+            reference = TransformersEngine(config(stop=(stop,)))
+            passed = passed and same(cut, draw(reference, policy, greedy=True))
         hit = sum(stop in rollout.completion for rollout in plain)
         detail = f"{hit} of {len(cut)} cut"
         checks.add(f"stop string {stop!r}, {'greedy' if greedy else 'sampled'}", passed, detail)
