@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
 """Seconds after which a server stops waiting for what does not come, on a machine that is busy."""
 
@@ -76,7 +77,10 @@ def serving(
     plain = {name: str(folder) for name, folder in (folders or {}).items()}
     given = json.dumps({"faults": faults or {}, "folders": plain, **settings})
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.servers", given], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.servers", given],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert process.stdout is not None
     try:

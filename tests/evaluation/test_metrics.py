@@ -359,3 +359,18 @@ def test_values_that_do_not_fit_the_prompts(count: int, prompts: int) -> None:
     wanted = f"{count} values cannot be K for each of {prompts} prompts"
     with pytest.raises(EvaluationError, match=wanted):
         as_grid([0.0] * count, prompts)
+
+
+def test_a_selector_that_could_not_choose_is_null_with_a_reason() -> None:
+    reason = "the log-probability of 3 of 12 candidates is not known"
+    measured = dataclasses.replace(MEASURED, unscored={"mean-logprob": reason})
+    found = [m for m in all_metrics(measured, SIZES, 0) if m.selector == "mean-logprob"]
+    like = [m for m in all_metrics(measured, SIZES, 0) if m.selector == "length"]
+    keys = [[(m.metric, m.policy, m.n, m.against, m.unit) for m in each] for each in (found, like)]
+    assert sorted(keys[0], key=str) == sorted(keys[1], key=str)
+    assert {(m.value, m.ci95, m.count, m.reason) for m in found} == {(None, None, 0, reason)}
+    without = dataclasses.replace(measured, golden=None)
+    names = {m.metric for m in all_metrics(without, SIZES, 0) if m.selector == "mean-logprob"}
+    assert names == {"completion_tokens", "length_correlation"}
+    others = [m for m in all_metrics(measured, SIZES, 0) if m.selector != "mean-logprob"]
+    assert others == all_metrics(MEASURED, SIZES, 0)

@@ -34,7 +34,7 @@ from demoalign.rollouts.openai_engine import OpenAIEngine
 from demoalign.rollouts.write import read_rollouts, write_rollouts
 from tests.conftest import ModelFolder
 from tests.models import chat, load_backbone, logits_of
-from tests.servers import PATIENCE, Server, closed_port, prompt_of, serving
+from tests.servers import PATIENCE, ROOT, Server, closed_port, prompt_of, serving
 
 CANARY = "sk-canary-0123456789"
 SPECS = [PromptSpec(f"p{i}", f"Why {i}?") for i in range(4)]
@@ -480,6 +480,7 @@ def test_a_refusal_ends_it_at_once(policy: Policy, status: int, advice: str) -> 
         with pytest.raises(RolloutError) as caught:
             list(engine(server, pauses, concurrency=1).sample(policy, SPECS, 2, seed=0))
         assert pauses.made == []
+        assert len(server.bodies()) == 1
     message = str(caught.value)
     assert f"POST {server.base_url}/completions (model 'initial'): status {status}: " in message
     assert status == 307 or "we do not do this. " in message
@@ -639,6 +640,7 @@ def sampling_process(server: Server, folder: Path, tokenizer: Path) -> subproces
     return subprocess.Popen(
         [sys.executable, "-c", SAMPLE, server.base_url, str(folder), str(tokenizer)],
         env={**os.environ, KEY_VARIABLE: CANARY},
+        cwd=ROOT,
     )
 
 

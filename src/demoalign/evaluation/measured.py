@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Measured:
             ``greedy``, ``initial`` and ``demonstrations``, with K = M, 1, I and 1.
         cut: source -> (P, K), 1 where the completion was cut at max_new_tokens.
         golden: source -> (P, K) golden rewards, NaN where unscored; None without a golden reward.
+        unscored: selectors that could not choose, with the reason; they are not in ``selectors``.
     """
 
     prompt_ids: tuple[str, ...]
@@ -33,6 +34,7 @@ class Measured:
     tokens: Mapping[str, Array]
     cut: Mapping[str, Array]
     golden: Mapping[str, Array] | None
+    unscored: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check shapes."""
@@ -66,6 +68,7 @@ class Measured:
             pick(self.tokens),
             pick(self.cut),
             None if self.golden is None else pick(self.golden),
+            self.unscored,
         )
 
 

@@ -31,6 +31,10 @@ RIVALS = {
 }
 """What best-of-n is compared with, paired by prompt."""
 
+NORMALISED = "initial = 0, demonstrations = 1"
+WINS = "fraction of prompts, a tie counts one half"
+CORRELATION = "Spearman correlation within a prompt"
+
 
 class MetricMaker:
     """Makes metrics of one run; every mean gets a bootstrap interval over prompts."""
@@ -82,6 +86,7 @@ def all_metrics(measured: Measured, sizes: Sequence[int], seed: int) -> list[Met
     """Every metric of the test prompts, golden ones only on prompts that are wholly scored."""
     make = MetricMaker(seed)
     metrics = length_metrics(measured, sizes, make) + proxy_metrics(measured, sizes, make)
+    metrics += unscored_metrics(measured, sizes, make)
     scored = measured.scored()
     if scored.golden is None:
         reason = "no golden reward: set evaluation.golden"
@@ -104,6 +109,36 @@ def all_metrics(measured: Measured, sizes: Sequence[int], seed: int) -> list[Met
         "prompts",
     )
     return [*metrics, count, *golden_metrics(scored, sizes, make)]
+
+
+def unscored_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
+    """What is missing of the selectors that could not choose, with the reason."""
+    metrics = []
+    for selector, reason in measured.unscored.items():
+
+        def missing(
+            name: str,
+            unit: str,
+            n: int = 1,
+            against: str | None = None,
+            selector: str = selector,
+            reason: str = reason,
+        ) -> Metric:
+            return make.missing(name, SFT, selector, n, unit, reason, against)
+
+        metrics += [missing("completion_tokens", "tokens", n) for n in sizes]
+        metrics.append(missing("length_correlation", CORRELATION))
+        if measured.golden is None:
+            continue
+        for n in sizes:
+            metrics += [
+                missing("golden_reward", "golden reward", n),
+                missing("golden_reward_normalised", NORMALISED, n),
+                missing("win_rate_over_greedy", WINS, n),
+                *(missing("golden_reward_difference", "golden reward", n, each) for each in RIVALS),
+            ]
+        metrics.append(missing("golden_correlation", CORRELATION))
+    return metrics
 
 
 def golden_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
@@ -194,7 +229,7 @@ def _raw_and_normalised(
     scale: tuple[float, float] | None,
 ) -> list[Metric]:
     raw = make.mean("golden_reward", policy, selector, n, values, "golden reward")
-    name, unit = "golden_reward_normalised", "initial = 0, demonstrations = 1"
+    name, unit = "golden_reward_normalised", NORMALISED
     if scale is None:
         reason = (
             "the demonstrations score as the initial policy does"
@@ -214,7 +249,7 @@ def _wins_over(candidates: Array, greedy: Array) -> Array:
 
 
 def _win_rate(make: MetricMaker, selector: str, n: int, wins: Array) -> Metric:
-    name, unit = "win_rate_over_greedy", "fraction of prompts, a tie counts one half"
+    name, unit = "win_rate_over_greedy", WINS
     if not len(wins):
         return make.missing(name, SFT, selector, n, unit, "no prompt was scored")
     total = float(np.clip(wins.sum(), 0, len(wins)))
@@ -240,8 +275,7 @@ def _correlation(
         a, b = rankdata(left), rankdata(right)
         if a.std() > 0 and b.std() > 0:
             found.append(float(np.corrcoef(a, b)[0, 1]))
-    unit = "Spearman correlation within a prompt"
     if not found:
         reason = "in no prompt do both vary" if len(scores) else "no prompt was scored"
-        return make.missing(name, SFT, selector, 1, unit, reason)
-    return make.mean(name, SFT, selector, 1, np.array(found), unit)
+        return make.missing(name, SFT, selector, 1, CORRELATION, reason)
+    return make.mean(name, SFT, selector, 1, np.array(found), CORRELATION)

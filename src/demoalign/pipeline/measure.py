@@ -77,9 +77,12 @@ def measure(
     cut["demonstrations"] = np.zeros((count, 1))
     names = tuple(config.title for config in recipe.reward)
     candidates = sampled["candidates"]
+    wanted = (*names, *BASELINES)
+    unscored = unscored_selectors(wanted, scores, candidates)
     selectors = {
         name: as_grid([scores[name][r.id] for r in candidates], count)
-        for name in (*names, *BASELINES)
+        for name in wanted
+        if name not in unscored
     }
     grids = None
     if golden is not None:
@@ -89,4 +92,22 @@ def measure(
         }
         grids["demonstrations"] = as_grid([golden[row.id] for row in rows], count)
         selectors[ORACLE] = np.nan_to_num(grids["candidates"], nan=-np.inf)
-    return Measured(tuple(row.id for row in rows), selectors, names, tokens, cut, grids)
+    return Measured(tuple(row.id for row in rows), selectors, names, tokens, cut, grids, unscored)
+
+
+def unscored_selectors(
+    names: Sequence[str], scores: Table, candidates: Sequence[Rollout]
+) -> dict[str, str]:
+    """Baselines that cannot choose, with the reason: some candidate has no log-probability.
+
+    A missing score is no low score, so such a selector is left out altogether.
+    """
+    found = {}
+    for name in names:
+        unknown = sum(rollout.id not in scores.get(name, {}) for rollout in candidates)
+        if unknown and name in BASELINES:
+            found[name] = (
+                f"the log-probability of {unknown} of {len(candidates)} candidates is not known, "
+                "the server did not tell it"
+            )
+    return found

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-from demoalign.config import Recipe, dump_recipe
+from demoalign.config import Recipe, RolloutsConfig, dump_recipe
 from demoalign.errors import RecipeError
 from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
@@ -102,7 +103,7 @@ class Pipeline:
             sft=sft,
             seed=recipe.seed,
             samples=train_samples(recipe),
-            settings=settings_of(recipe.rollouts),
+            settings=_sampling_settings(recipe.rollouts),
         )
         tests = self._test_fingerprint(sft)
         rewards = [self._reward_stage(number, rollouts) for number in range(len(recipe.reward))]
@@ -210,7 +211,8 @@ class Pipeline:
     def _test_fingerprint(self, sft: str) -> str:
         recipe = self.recipe
         ignored = {"samples_per_prompt", "train_prompts"}
-        settings = {k: v for k, v in settings_of(recipe.rollouts).items() if k not in ignored}
+        settings = _sampling_settings(recipe.rollouts)
+        settings = {key: value for key, value in settings.items() if key not in ignored}
         return fingerprint(
             stage="rollouts-test",
             sft=sft,
@@ -243,6 +245,16 @@ class Pipeline:
         )
         work = partial(reward_stage, recipe, config, self.run.folder, self.models)
         return Stage(f"reward/{config.title}", wanted, work)
+
+
+def _sampling_settings(config: RolloutsConfig) -> dict[str, Any]:
+    """What rollouts depend on: not how hard a server is pressed for them."""
+    settings = dict(settings_of(config))
+    if settings["endpoint"] is not None:
+        pressure = {"concurrency", "retries", "timeout"}
+        endpoint = settings["endpoint"]
+        settings["endpoint"] = {key: endpoint[key] for key in endpoint if key not in pressure}
+    return settings
 
 
 def run(recipe: Recipe, target: str = "report") -> Path:

@@ -15,6 +15,7 @@ from demoalign.pipeline.data import Data, count_tokens, prepare_data
 from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
 from demoalign.pipeline.pipeline import Pipeline
 from demoalign.pipeline.resolve import BaseText, check_inputs
+from demoalign.pipeline.served import check_served
 from demoalign.records import Demonstration
 
 
@@ -54,7 +55,7 @@ class Validation:
 
 
 def validate(recipe: Recipe) -> Validation:
-    """Check a recipe: model, data, lengths, sources, golden reward, plan and cost.
+    """Check a recipe: model, data, lengths, sources, server, golden reward, plan and cost.
 
     Raises:
         DemoalignError: something would stop the run.
@@ -66,6 +67,8 @@ def validate(recipe: Recipe) -> Validation:
     room = recipe.rollouts.max_new_tokens
     summary = inspect(rows, count_tokens(base.tokenizer), max_completion_tokens=room)
     check_inputs(recipe)
+    plan = pipeline.plan()
+    served = check_served(recipe, dict(plan)["sft"])
     if recipe.evaluation.golden is not None:
         golden = load_golden(recipe.evaluation.golden, recipe.model.device)
         golden.score([rows[0].prompt], [rows[0].completion])
@@ -76,11 +79,11 @@ def validate(recipe: Recipe) -> Validation:
     memory = estimate_bytes(sizes, recipe, base.config)
     return Validation(
         facts=_facts(recipe, base, data, summary, sizes, memory),
-        warnings=_warnings(recipe, base, data, summary),
+        warnings=(*_warnings(recipe, base, data, summary), *served),
         example=_example(base.tokenizer, rendered, recipe.sft.max_length),
         plan=tuple(
             (name, "up to date" if current else "to run", _duration(seconds.get(name, 0.0)))
-            for name, current in pipeline.plan()
+            for name, current in plan
         ),
         summary=summary,
         memory_bytes=memory,

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 
+from demoalign.errors import RolloutError
 from demoalign.rollouts.choices import Choice, read_choices
 from demoalign.rollouts.endpoint import Endpoint
 from demoalign.rollouts.engine import PromptSpec
@@ -33,7 +34,7 @@ class Question:
         indices: the samples wanted.
         path: ``completions`` or ``chat/completions``.
         body: the request but for ``n`` and ``seed``.
-        digest: of path, body and the run's seed: the same for all questions about a prompt.
+        digest: of policy, path, body and the run's seed: one for all questions about a prompt.
         held: choices that an earlier attempt got, by index.
     """
 
@@ -65,6 +66,7 @@ class Asking:
         self._endpoint = endpoint
         self._responses = responses
         self._seed = seed
+        self._failure: RolloutError | None = None
         self._room = asyncio.Semaphore(endpoint.config.concurrency)
         self._window = AHEAD * endpoint.config.concurrency
 
@@ -105,13 +107,19 @@ class Asking:
     ) -> list[Choice]:
         """At least one and at most all of the missing choices."""
         prompt, first = question.spec.id, missing[0]
+        if self._failure is not None:
+            raise self._failure  # nothing more is asked once the work is to end
         body = {
             **question.body,
             "n": len(missing),
             "seed": request_seed(self._seed, prompt, first),
         }
         read = partial(read_choices, wanted=len(missing))
-        choices = await self._endpoint.ask(client, question.path, body, read)
+        try:
+            choices = await self._endpoint.ask(client, question.path, body, read)
+        except RolloutError as error:
+            self._failure = error
+            raise
         self.received += len(choices)
         self._responses.add(prompt, missing, question.digest, choices)
         return choices

@@ -129,12 +129,12 @@ class OpenAIEngine:
         wanted = {}
         if responses.are_there:
             for spec in prompts:
-                digest = _digest(*self._request(policy, spec, greedy), seed)
+                digest = _digest(policy.name, *self._request(policy, spec, greedy), seed)
                 wanted[spec.id] = (digest, sample_indices(spec, n, greedy).start)
         held = responses.held(wanted)
         for spec in prompts:
             path, body = self._request(policy, spec, greedy)
-            digest = _digest(path, body, seed)
+            digest = _digest(policy.name, path, body, seed)
             indices = sample_indices(spec, n, greedy)
             for block in _blocks(indices, self._endpoint.samples_per_request):
                 found = {i: held.pop((spec.id, i)) for i in block if (spec.id, i) in held}
@@ -178,8 +178,8 @@ class OpenAIEngine:
         return config.temperature == 1 and is_whole and self._endpoint.logprobs
 
 
-def _digest(path: str, body: dict[str, Any], seed: int) -> str:
-    text = json.dumps([path, body, seed], sort_keys=True)
+def _digest(policy: str, path: str, body: dict[str, Any], seed: int) -> str:
+    text = json.dumps([policy, path, body, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
