@@ -270,7 +270,7 @@ def _judged(
     scorers, distinct = [model.scorer for model in models], list(number)
     waiting = list(range(len(distinct)))
     if hidden is not None:
-        known: NDArray[np.bool_] = np.isfinite(hidden).all(axis=1, keepdims=True)[:, 0]
+        known = [bool(np.isfinite(row).all()) for row in hidden]
         place = {number[row]: i for i, row in enumerate(rows) if known[i]}
         states = torch.from_numpy(np.asarray(hidden[list(place.values())]))
         if place:
