@@ -16,6 +16,7 @@ from demoalign.errors import RecipeError
 from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
 from demoalign.pipeline.evaluate import evaluation_stage
+from demoalign.pipeline.memory import give_back
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import (
     BaseText,
@@ -177,6 +178,7 @@ class Pipeline:
         manifest = self.run.do(
             stage.name, stage.fingerprint, self.recipe.seed, stage.work, keep=stage.resumes
         )
+        give_back()
         self._log(f"{title}: done in {manifest.seconds:.1f} s")
         return Outcome(stage.name, "done", manifest.seconds)
 

@@ -13,6 +13,7 @@ from demoalign.demonstrations import read_preferences
 from demoalign.demonstrations.render import render
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import read_data
+from demoalign.pipeline.memory import give_back
 from demoalign.pipeline.models import Models, member_folder
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import SFT, Policy
@@ -29,6 +30,7 @@ from demoalign.rewards.comparisons import (
     pair_sources,
 )
 from demoalign.rewards.heldout import heldout_metrics
+from demoalign.rewards.reward_model import RewardModel
 from demoalign.rewards.train import train_reward_model
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.engines import make_engine
@@ -68,20 +70,31 @@ def reward_stage(
     training, held_out = hold_out(comparisons, config.holdout_fraction, recipe.seed)
     metrics = []
     for member in range(config.ensemble.size):
-        seed = recipe.seed + 1000 * member
-        sft = models.sft() if config.model == "head" else None
-        backbone = models.backbone() if sft is None else sft.backbone
-        fitting = _within(config, backbone)
-        model, losses = train_reward_model(
-            fitting, recipe.model, backbone, sft, training, seed, config.title
-        )
         place = member_folder(folder, config, member)
+        seed = recipe.seed + 1000 * member
+        model, losses = _train_member(recipe, config, models, training, seed)
         model.save(place)
         metrics += heldout_metrics(model, held_out, config.loss, recipe.seed)
         write_json(place / "training.json", {"losses": losses, "pairs": len(training)})
         models.drop_rewards()
+        del model
+        give_back()
     write_json(folder / "heldout.json", [dataclasses.asdict(metric) for metric in metrics])
     models.release()
+
+
+def _train_member(
+    recipe: Recipe,
+    config: RewardConfig,
+    models: Models,
+    training: Sequence[Comparison],
+    seed: int,
+) -> tuple[RewardModel, list[float]]:
+    """Train one model of an ensemble, or the only one: the model and its losses."""
+    sft = models.sft() if config.model == "head" else None
+    backbone = models.backbone() if sft is None else sft.backbone
+    fitting = _within(config, backbone)
+    return train_reward_model(fitting, recipe.model, backbone, sft, training, seed, config.title)
 
 
 def _within(config: Config, backbone: Backbone) -> Config:
