@@ -39,6 +39,12 @@ class Branches:
         self._masks: dict[tuple[object, ...], Tensor | None] = {}
         self._arrange()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        held = [*self._suffix, *(self.prefix or [])]
+        return sum(keys.nbytes + values.nbytes for keys, values in held)
+
     def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store one layer's new keys and values (n, heads, C, D) behind ``length`` tokens."""
         if layer == len(self._suffix):

@@ -81,8 +81,10 @@ class ExpandedDecoder:
         """Rows that continue prompts that were read."""
         return ExpandedBranches(read, owner)
 
-    def step(self, groups: Sequence[ExpandedBranches], tokens: Tensor) -> Next:
-        """Append one token (B,) to every row of the groups."""
+    def step(
+        self, groups: Sequence[ExpandedBranches], tokens: Tensor, wanted: Tensor | None = None
+    ) -> Next:
+        """Append one token (B,) to every row of the groups; logits of the rows ``wanted``."""
         found = []
         for group, picked in zip(
             groups, torch.split(tokens, [g.rows for g in groups]), strict=True
@@ -97,4 +99,5 @@ class ExpandedDecoder:
             )
             group.length += 1
             found.append((output.logits[:, -1], self._tap.hidden[:, -1]))
-        return Next(*(torch.cat(each) for each in zip(*found, strict=True)))
+        logits, hidden = (torch.cat(each) for each in zip(*found, strict=True))
+        return Next(logits if wanted is None else logits[wanted], hidden)

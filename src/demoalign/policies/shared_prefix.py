@@ -83,8 +83,9 @@ def _read_batch(
 
 
 class Next(NamedTuple):
-    """What a forward pass says of each row: logits (B, V) of the next token, and the final
-    hidden state (B, H) that they were read from."""
+    """What a forward pass says: logits (b, V) of the next token of the rows that were wanted, and
+    the final hidden states (B, H) of all rows.
+    """
 
     logits: Tensor
     hidden: Tensor
@@ -103,12 +104,18 @@ class HiddenTap:
         states: Tensor = self._local.states
         return states
 
+    def want(self, rows: Tensor | None) -> None:
+        """Have the output embedding read only some rows (b,) in this thread; None for all."""
+        self._local.rows = rows
+
     @contextmanager
     def open(self) -> Iterator[None]:
         """Listen while the block runs."""
 
-        def keep(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        def keep(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             self._local.states = inputs[0]
+            rows = getattr(self._local, "rows", None)
+            return None if rows is None else (inputs[0][rows], *inputs[1:])
 
         hook = self._embedding.register_forward_pre_hook(keep)
         try:
@@ -134,6 +141,7 @@ class SharedDecoder:
     def open(self, prompts: Sequence[Sequence[int]]) -> tuple[Read, Next]:
         """Read prompts."""
         hidden: list[Tensor] = []
+        self._tap.want(None)
 
         def forward(ids: Ids, cache: PrefixCache, last: Tensor) -> Tensor:
             kept, place = torch.unique(last, return_inverse=True)
@@ -149,8 +157,17 @@ class SharedDecoder:
         """Rows that continue prompts that were read."""
         return Branches(read.layers, read.lengths, owner)
 
-    def step(self, groups: Sequence[Branches], tokens: Tensor) -> Next:
-        """Append one token (B,) to every row of the groups."""
+    def step(
+        self, groups: Sequence[Branches], tokens: Tensor, wanted: Tensor | None = None
+    ) -> Next:
+        """Append one token (B,) to every row of the groups.
+
+        Args:
+            groups: their rows, one group after the other.
+            tokens: (B,) ids.
+            wanted: (b,) numbers of the rows whose logits are wanted; None for all.
+        """
+        self._tap.want(wanted)
         positions = torch.cat([group.lengths[group.owner] + group.length for group in groups])
         cache = PrefixCache(groups)
         logits = self._run(Ids(tokens[:, None], positions[:, None]), cache)

@@ -202,29 +202,45 @@ class Sampler:
 
     def _forward(self) -> None:
         """Let the decoder read the last token of every row."""
-        places = torch.cat([group.places for group in self._groups])
+        places = self._places(self._groups)
         last = self._tokens[places, self._lengths[places] - 1]
-        self._after = self.decoder.step([group.branches for group in self._groups], last)
+        wanted = None
+        if self.settings.keeps_hidden:
+            live = self._state[places] == GOING
+            wanted = None if bool(live.all()) else live.nonzero().squeeze(-1)
+        branches = [group.branches for group in self._groups]
+        self._after = self.decoder.step(branches, last, wanted)
 
     def _finish_step(self, ended: list[Ended]) -> None:
         """Draw the next tokens and let go of the rows that are over."""
         groups, after = list(self._groups), self._after
         self._after = None
-        places = torch.cat([group.places for group in groups])
-        lingered = self._state[places] != GOING
+        places = self._places(groups)
+        over = self._state[places] != GOING
         self._record(groups, after.logits)
-        leaving = lingered if self.settings.keeps_hidden else self._state[places] != GOING
-        self._retire(groups, leaving, ended, after.hidden)
+        if not self.settings.keeps_hidden:
+            over = self._state[places] != GOING
+        self._retire(groups, over, ended, after.hidden)
+
+    def _places(self, groups: Sequence[_Group]) -> Tensor:
+        return torch.cat([group.places for group in groups])
 
     def _record(self, groups: Sequence[_Group], logits: Tensor) -> None:
         """Draw a token for each row that goes on, and see which of them end."""
-        places = torch.cat([group.places for group in groups])
+        places = self._places(groups)
         counts = torch.cat([torch.full_like(g.places, g.count) for g in groups])
-        drawn = self._draw(logits, places, counts)
-        live = self._state[places] == GOING
+        state = self._state[places]
+        if len(logits) < len(places):  # rows that had ended were left out
+            read = (state == GOING) | (state == REJECTED)
+            places, counts, state = places[read], counts[read], state[read]
+        live = state == GOING
         if not bool(live.all()):
-            places, counts = places[live], counts[live]
-            drawn = Draw(*(each[live] for each in drawn))
+            places, counts, logits = places[live], counts[live], logits[live]
+        for group in groups:
+            group.count += 1
+        if not len(places):
+            return
+        drawn = self._draw(logits, places, counts)
         self._tokens[places, counts] = drawn.tokens
         self._logprobs[places, counts] = drawn.logprobs.float()
         self._sampling[places, counts] = drawn.sampling_logprobs.float()
@@ -233,8 +249,6 @@ class Sampler:
         stopped |= self._at_stop_string(places, counts)
         full = counts + 1 >= self.settings.most
         self._state[places] = torch.where(stopped, STOPPED, torch.where(full, FULL, GOING))
-        for group in groups:
-            group.count += 1
 
     def _draw(self, logits: Tensor, places: Tensor, counts: Tensor) -> Draw:
         settings, banned = self.settings, None
@@ -245,8 +259,7 @@ class Sampler:
             banned.scatter_(1, stops.clamp(min=0), early[:, None] & (stops >= 0))
         if settings.is_greedy:
             return greedy(logits, banned)
-        at = counts.clamp(max=settings.most - 1)
-        return draw(logits, self._uniforms[places, at], settings.truncation, banned)
+        return draw(logits, self._uniforms[places, counts], settings.truncation, banned)
 
     def _at_stop_string(self, places: Tensor, counts: Tensor) -> Tensor:
         """(n,) whether each row's text has come to a stop string."""
