@@ -59,6 +59,7 @@ def test_logprobs_that_stand_beside_the_ids(served: Policy, end: str) -> None:
     [
         ([*TEXT, "<|endoftext|>"], "stop", -0.5 * 14),  # other tokens, the same sequence
         ([*TEXT], "length", -0.5 * 13),
+        (["", "\ufffd", *TEXT, "<s>", ""], "stop", -0.5 * 17),  # what text does not show
         ([*TEXT], "stop", None),  # the end token's is missing
         (["x", "y"], "length", None),  # not this text
         (["x"], "stop", None),

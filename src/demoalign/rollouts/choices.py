@@ -182,7 +182,18 @@ def _stand_beside(tokenizer: Any, tokens: Sequence[str], ids: Sequence[int], end
 
 
 def _are_all(tokenizer: Any, tokens: Sequence[str], text: str, ended: bool) -> bool:
-    """Whether the tokens are the whole text, and the end token too if the policy ended."""
-    said = "".join(tokens[:-1] if ended else tokens)
-    ends = ("", *tokenizer.all_special_tokens)
-    return said.strip() == text.strip() and (not ended or tokens[-1:] in [(end,) for end in ends])
+    """Whether the tokens are the whole text, and the end token too if the policy ended.
+
+    Neither bytes that are no letter nor special tokens can be compared: servers leave them out of
+    the text, or write a mark for the former.
+    """
+    special = set(tokenizer.all_special_tokens)
+    if ended and tokens[-1:] not in [(end,) for end in ("", *special)]:
+        return False
+    body = tokens[:-1] if ended else tokens
+    said = "".join(token for token in body if token not in special)
+    return _readable(said) == _readable(text)
+
+
+def _readable(text: str) -> str:
+    return text.replace("\ufffd", "").strip()
