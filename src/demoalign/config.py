@@ -247,10 +247,38 @@ class RewardConfig(OptimiserConfig):
         return self
 
 
+class RejectionConfig(Section):
+    """Speculative rejection: stop the least promising completions while they are written.
+
+    At each checkpoint (new tokens; a quarter and a half of max_new_tokens by default) the partial
+    completions of a cohort are scored, and gentle, moderate or aggressive keeps the best 75, 50 or
+    25 % of those that still go on.
+    """
+
+    level: Literal["off", "gentle", "moderate", "aggressive"] = "off"
+    checkpoints: tuple[PositiveInt, ...] | None = None
+    cohort: PositiveInt = 64
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _ascend(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or list(value) != sorted(set(value))):
+            raise ValueError(f"must ascend and name at least one token count, found {list(value)}")
+        return value
+
+
 class ImproveConfig(Section):
     """What is done with the reward model; best-of-N needs no further training."""
 
     method: Literal["best_of_n"] = "best_of_n"
+    rejection: RejectionConfig = RejectionConfig()
+
+    @field_validator("rejection", mode="before")
+    @classmethod
+    def _level_alone(cls, value: object) -> object:
+        if value is False:  # YAML reads a bare off as false
+            value = "off"
+        return {"level": value} if isinstance(value, str) else value
 
 
 class EvaluationConfig(Section):

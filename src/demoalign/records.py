@@ -73,7 +73,7 @@ class Rollout:
         token_logprobs: the terms of ``logprob``, one for each of ``token_ids``.
         sampling_logprobs: the same under the distribution that was sampled from, after
             temperature, truncation and min_new_tokens; None where that is the policy itself,
-            and for greedy decoding.
+            for greedy decoding, and where the engine was not told them (``vllm``, ``openai``).
     """
 
     id: str

@@ -15,14 +15,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demoalign.config import RolloutsConfig
-from demoalign.errors import EvaluationError
+from demoalign.config import RejectionConfig, RolloutsConfig
+from demoalign.errors import EvaluationError, RecipeError
+from demoalign.improve.rejection import make_rejection, reads_states
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt, Rollout
-from demoalign.rollouts.engine import PromptSpec
+from demoalign.rollouts.engine import Engine, PromptSpec
 from demoalign.rollouts.engines import make_engine
+from demoalign.rollouts.transformers_engine import TransformersEngine
 
 Array = NDArray[np.float64]
+
+SAMPLED_AT_ONCE = 8192
+"""Candidates that are sampled before they are scored: bounds what is held of them."""
 
 
 def order_statistic_weights(samples: int, n: int) -> Array:
@@ -110,17 +115,32 @@ class Selector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The candidates of one prompt with their scores (M,), and which one was chosen."""
+    """The candidates of one prompt with their scores (M,), and which one was chosen.
+
+    A candidate that speculative rejection stopped has no score.
+    """
 
     prompt: Prompt
     candidates: tuple[Rollout, ...]
-    scores: tuple[float, ...]
+    scores: tuple[float | None, ...]
     chosen: int
 
     @property
     def completion(self) -> str:
         """The chosen answer."""
         return self.candidates[self.chosen].completion
+
+    @property
+    def score(self) -> float:
+        """The chosen answer's score."""
+        score = self.scores[self.chosen]
+        assert score is not None
+        return score
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were sampled for it."""
+        return sum(len(rollout.token_ids) for rollout in self.candidates)
 
 
 def best_of_n(
@@ -131,8 +151,12 @@ def best_of_n(
     *,
     seed: int = 0,
     rollouts: RolloutsConfig | None = None,
+    rejection: RejectionConfig | None = None,
 ) -> list[Choice]:
     """Sample n completions of each prompt and choose the one that the selector likes best.
+
+    A selector that is a head on the policy's own hidden states (see `RewardModel.reads`) scores
+    what sampling computed already.
 
     Args:
         policy: samples the candidates.
@@ -141,25 +165,86 @@ def best_of_n(
         n: candidates per prompt.
         seed: of the rollouts' random streams; the same seed gives the same choice.
         rollouts: temperature, length and so on; the paper's defaults if None.
+        rejection: stop the least promising completions early; off if None.
 
     Returns:
         One choice a prompt, in order. Ties go to the earliest candidate.
+
+    Raises:
+        ModelError: a prompt does not fit the model's context.
+        RecipeError: rejection was asked of an engine that cannot do it.
     """
-    engine = make_engine(rollouts or RolloutsConfig())
+    config = rollouts or RolloutsConfig()
     specs = [PromptSpec(f"prompt-{number}", prompt) for number, prompt in enumerate(prompts)]
-    sampled = list(engine.sample(policy, specs, n, seed))
-    repeated = [prompt for prompt in prompts for _ in range(n)]
-    scores = selector.score(
-        repeated,
-        [rollout.completion for rollout in sampled],
-        [rollout.finish_reason == "stop" for rollout in sampled],
-    ).reshape(len(prompts), n)
-    return [
-        Choice(
-            prompt,
-            tuple(sampled[number * n : (number + 1) * n]),
-            tuple(float(score) for score in scores[number]),
-            int(scores[number].argmax()),
+    engine = _engine(config, rejection, policy, selector, n)
+    size = max(1, SAMPLED_AT_ONCE // n)
+    choices: list[Choice] = []
+    for start in range(0, len(specs), size):
+        part = specs[start : start + size]
+        candidates, scores = _sample_and_score(engine, policy, selector, part, n, seed)
+        choices += [
+            _choose(spec.prompt, candidates[k * n : (k + 1) * n], scores[k * n : (k + 1) * n])
+            for k, spec in enumerate(part)
+        ]
+    return choices
+
+
+def _engine(
+    config: RolloutsConfig,
+    rejection: RejectionConfig | None,
+    policy: Policy,
+    selector: Selector,
+    n: int,
+) -> Engine:
+    if rejection is None or rejection.level == "off":
+        return make_engine(config)
+    if config.engine != "transformers":
+        raise RecipeError(
+            "improve.rejection: needs rollouts.engine: transformers, which can stop completions "
+            f"midway, found {config.engine}"
         )
-        for number, prompt in enumerate(prompts)
-    ]
+    return TransformersEngine(config, make_rejection(rejection, config, policy, selector, n))
+
+
+def _sample_and_score(
+    engine: Engine,
+    policy: Policy,
+    selector: Selector,
+    specs: Sequence[PromptSpec],
+    n: int,
+    seed: int,
+) -> tuple[list[Rollout], list[float | None]]:
+    """Candidates prompt by prompt, and their scores; None for those that were stopped."""
+    hidden: list[NDArray[np.float32]] = []
+    reads = isinstance(engine, TransformersEngine) and reads_states(selector, policy)
+    if reads and isinstance(engine, TransformersEngine):
+        unknown = np.full(policy.backbone.hidden_size, np.nan, np.float32)
+        sampled = list(engine.sample_hidden(policy, specs, n, seed))
+        candidates = [each.rollout for each in sampled]
+        hidden = [unknown if each.hidden is None else each.hidden for each in sampled]
+    else:
+        candidates = list(engine.sample(policy, specs, n, seed))
+    whole = [i for i, each in enumerate(candidates) if each.finish_reason != "rejected"]
+    prompts = {spec.id: spec.prompt for spec in specs}
+    known = {"hidden": np.stack([hidden[i] for i in whole])} if reads else {}
+    values = selector.score(
+        [prompts[candidates[i].prompt_id] for i in whole],
+        [candidates[i].completion for i in whole],
+        [candidates[i].finish_reason == "stop" for i in whole],
+        **known,
+    )
+    scores: list[float | None] = [None] * len(candidates)
+    for place, value in zip(whole, values, strict=True):
+        scores[place] = float(value)
+    return candidates, scores
+
+
+def _choose(
+    prompt: Prompt, candidates: Sequence[Rollout], scores: Sequence[float | None]
+) -> Choice:
+    best = max(range(len(scores)), key=lambda i: (_rank(scores[i]), -i))
+    return Choice(prompt, tuple(candidates), tuple(scores), best)
+
+
+def _rank(score: float | None) -> float:
+    return -math.inf if score is None else score

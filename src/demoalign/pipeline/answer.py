@@ -33,7 +33,15 @@ def answer_prompts(
     pipeline.advance("reward")
     config = recipe.reward[titles.index(name)]
     policy, judge = pipeline.models.sft(), pipeline.models.selector(config)
-    choices = best_of_n(policy, judge, questions, n, seed=recipe.seed, rollouts=recipe.rollouts)
+    choices = best_of_n(
+        policy,
+        judge,
+        questions,
+        n,
+        seed=recipe.seed,
+        rollouts=recipe.rollouts,
+        rejection=recipe.improve.rejection,
+    )
     lines = [
         json.dumps(
             {
@@ -41,7 +49,8 @@ def answer_prompts(
                 "completion": choice.completion,
                 "selector": name,
                 "n": n,
-                "score": choice.scores[choice.chosen],
+                "score": choice.score,
+                "tokens_sampled": choice.tokens,
             },
             ensure_ascii=False,
         )

@@ -54,7 +54,7 @@ def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path)
     write_rollouts(folder / FILES["initial"], engine, models.initial(), specs, count, seed)
     sft, most = models.sft(), max(recipe.evaluation.sizes)
     write_rollouts(folder / FILES["greedy"], engine, sft, specs, 1, seed, greedy=True)
-    heads = any(config.model == "head" for config in recipe.reward)
+    heads = models.uses_lora and any(config.model == "head" for config in recipe.reward)
     path = folder / FILES["candidates"]
     write_rollouts(path, engine, sft, specs, most, seed, keeps_hidden=heads)
     (folder / RESPONSES).unlink(missing_ok=True)
@@ -121,7 +121,8 @@ def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDAr
             models.sft()
         selectors = [models.selector(config) for config in group]
         members = [member for selector in selectors for member in selector.members]
-        hidden = said.hidden if group is heads else None
+        reads = group is heads and all(selector.reads(models.sft()) for selector in selectors)
+        hidden = said.hidden if reads else None
         scored = iter(
             score_together(members, said.prompts, said.completions, said.finished, hidden=hidden)
         )

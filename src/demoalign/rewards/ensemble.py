@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoalign.config import EnsembleConfig
+from demoalign.policies.policy import Policy
 from demoalign.records import Prompt
 from demoalign.rewards.reward_model import RewardModel
 
@@ -45,7 +46,18 @@ class EnsembleSelector:
         prompts: Sequence[Prompt],
         completions: Sequence[str],
         finished: Sequence[bool] | None = None,
+        hidden: NDArray[np.float32] | None = None,
     ) -> Array:
-        """Aggregated rewards (B,), in logits."""
-        scores = [member.score(prompts, completions, finished) for member in self.members]
+        """Aggregated rewards (B,), in logits; ``hidden`` as in `RewardModel.score`."""
+        scores = [
+            member.score(prompts, completions, finished, hidden=hidden) for member in self.members
+        ]
         return aggregate(scores, self.config)
+
+    def reads(self, policy: Policy) -> bool:
+        """Whether all members are heads on this policy's own hidden states."""
+        return all(member.reads(policy) for member in self.members)
+
+    def judge_states(self, hidden: NDArray[np.float32]) -> Array:
+        """Aggregated rewards (B,) of hidden states (B, H) of the policy that it `reads`."""
+        return aggregate([member.judge_states(hidden) for member in self.members], self.config)

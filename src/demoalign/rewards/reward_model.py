@@ -19,6 +19,7 @@ from demoalign.errors import EvaluationError, ModelError
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.last_hidden import Row, last_hidden
 from demoalign.policies.load import load_model
+from demoalign.policies.policy import Policy
 from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.progress import meter
 from demoalign.records import Prompt
@@ -124,6 +125,7 @@ class RewardModel:
         completions: Sequence[str],
         finished: Sequence[bool] | None = None,
         batch_size: int = 64,
+        hidden: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float64]:
         """Rewards of completions.
 
@@ -132,6 +134,8 @@ class RewardModel:
             completions: B answers, one for each prompt.
             finished: whether each answer ended by itself (all did, by default).
             batch_size: sequences a forward pass; the scores do not depend on it.
+            hidden: (B, H) states that are known already, as in `score_together`; only for a
+                model that `reads` the policy they are from.
 
         Returns:
             (B,) rewards in logits (nats of log-odds for a discriminator).
@@ -139,7 +143,23 @@ class RewardModel:
         Raises:
             EvaluationError: lengths differ, or a score is not finite.
         """
-        return self.score_with_deviation(prompts, completions, finished, batch_size)[0]
+        return score_together([self], prompts, completions, finished, batch_size, hidden)[0][0]
+
+    def reads(self, policy: Policy) -> bool:
+        """Whether the reward is a head on this policy's own hidden states."""
+        scorer = self.scorer
+        return (
+            isinstance(scorer, SharedScorer)
+            and scorer.backbone is policy.backbone
+            and scorer.adapter == policy.adapter
+            and self.ends_answers
+        )
+
+    def judge_states(self, hidden: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Rewards (B,) of hidden states (B, H) of the policy that it `reads`."""
+        states = torch.from_numpy(np.ascontiguousarray(hidden)).to(self.scorer.device)
+        with torch.inference_mode():
+            return self.scorer.judge(states)[0].double().cpu().numpy()
 
     def score_with_deviation(
         self,

@@ -33,7 +33,16 @@ class StopStrings:
         )
         return [any(stop in text for stop in self.texts) for text in texts]
 
-    def cut(self, text: str) -> str:
-        """The text before the stop string that ended it."""
-        places = [place for stop in self.texts if (place := text.rfind(stop)) >= 0]
+    def cut(self, text: str, before: str) -> str:
+        """The text up to the first stop string that the last token completed.
+
+        Args:
+            text: everything that was sampled.
+            before: the same without the last token.
+        """
+        places = [
+            place
+            for stop in self.texts
+            if (place := text.find(stop, max(0, len(before) - len(stop) + 1))) >= 0
+        ]
         return text[: min(places)] if places else text

@@ -226,7 +226,8 @@ def _sampled(policy: Policy, ended: Ended, settings: Settings) -> Sampled:
     text = decode_completion(tokenizer, spec.prompt, ended.token_ids)
     ends_itself = ended.token_ids[-1] in ended.start.prompt.stops
     if ended.reason == "stop" and not ends_itself and settings.stop_strings is not None:
-        text = settings.stop_strings.cut(text)
+        before = decode_completion(tokenizer, spec.prompt, ended.token_ids[:-1])
+        text = settings.stop_strings.cut(text, before)
     is_own = settings.is_greedy or (settings.truncation.is_none and settings.least <= 1)
     rollout = Rollout(
         id=rollout_id(spec, policy.name, ended.number),
