@@ -167,6 +167,8 @@ class RolloutsConfig(Section):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     batch_size: PositiveInt = 256
     """Completions that are sampled at the same time; bounds the memory of a sampling step."""
+    precision: Literal["same", "bfloat16", "auto"] = "same"
+    """``same``: the policy's own weights; else a bfloat16 copy, ``auto`` only if it is faster."""
     endpoint: EndpointConfig | None = None
     vllm: VllmConfig = VllmConfig()
 

@@ -134,9 +134,10 @@ def _continue(
     device: torch.device,
 ) -> Tensor:
     tokens = right_padded(completions, max(map(len, completions)), device)
-    steps = torch.arange(tokens.shape[1], device=device)
-    positions = read.lengths[owners][:, None] + steps
     last = torch.tensor([len(each) - 1 for each in completions], device=device)
+    steps = torch.arange(tokens.shape[1], device=device)
+    steps = steps.minimum(last[:, None])  # padding stays within the context
+    positions = read.lengths[owners][:, None] + steps
     cache = PrefixCache([Branches(read.layers, read.lengths, owners)])
     found: Tensor = forward(Ids(tokens, positions), cache, last)
     return found

@@ -168,7 +168,10 @@ def read_run(run: Path) -> RunResults:
         name=text_of(recipe.get("name")) or text_of(results.get("run")) or printable(run.name),
         recipe=recipe,
         recipe_text=None if recipe_text is None else printable(recipe_text),
-        environment=mapping_of(read_json(run / "env.json", problems, "env.json")),
+        environment={
+            **mapping_of(read_json(run / "env.json", problems, "env.json")),
+            **_engines(run, problems),
+        },
         stages=tuple(_stages(run, problems)),
         metrics=metrics,
         golden=golden,
@@ -178,6 +181,16 @@ def read_run(run: Path) -> RunResults:
         samples=tuple(_sample(item) for item in list_of(samples) if isinstance(item, dict)),
         problems=tuple(problems.found),
     )
+
+
+def _engines(run: Path, problems: Problems) -> dict[str, Json]:
+    """How each file of rollouts was sampled."""
+    return {
+        f"{path.parent.name}/{path.name.removesuffix('.engine.json')}": read_json(
+            path, problems, f"{path.parent.name}/{path.name}"
+        )
+        for path in sorted(run.glob("rollouts*/*.engine.json"))
+    }
 
 
 def _stages(run: Path, problems: Problems) -> Iterator[Stage]:

@@ -37,6 +37,10 @@ class Engine(Protocol):
         """Yield rollouts ``first`` to ``n - 1`` of each prompt (one if greedy), in order."""
         ...
 
+    def describe(self) -> dict[str, str]:
+        """How the last rollouts were sampled, in words for the report."""
+        ...
+
 
 def sample_indices(spec: PromptSpec, n: int, greedy: bool) -> range:
     """The sample indices that are wanted for a prompt."""

@@ -66,6 +66,10 @@ class OpenAIEngine:
         self._responses = responses
         self._backoff = backoff
 
+    def describe(self) -> dict[str, str]:
+        """Which server was asked."""
+        return {"engine": "openai", "server": self._endpoint.base_url}
+
     def sample(
         self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
     ) -> Iterator[Rollout]:

@@ -28,6 +28,7 @@ from demoalign.demonstrations.render import (
 from demoalign.errors import ModelError
 from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.policy import Policy
+from demoalign.policies.sampling_copy import faster_copy, half_copy
 from demoalign.policies.shared_prefix import SharedDecoder, why_not_shared
 from demoalign.progress import Meter, meter
 from demoalign.records import Rollout
@@ -67,6 +68,11 @@ class TransformersEngine:
     def __init__(self, config: RolloutsConfig, rejection: Rejection | None = None) -> None:
         self.config = config
         self.rejection = rejection
+        self._facts: dict[str, str] = {}
+
+    def describe(self) -> dict[str, str]:
+        """Precision of weights and of log-probabilities, and how prompts were held."""
+        return {"engine": "transformers", **self._facts}
 
     def sample(
         self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
@@ -107,7 +113,9 @@ class TransformersEngine:
         waiting = [self._waiting(policy, spec, n, is_greedy) for spec in prompts]
         order = [(each.spec.id, index) for each in waiting for index in each.indices]
         cohort = self.rejection.cohort if self.rejection else None
-        decoder, workers = make_decoder(policy), _workers(policy.backbone.device)
+        causal = self._weights(policy)
+        decoder, workers = make_decoder(causal), _workers(policy.backbone.device)
+        self._facts = describe_decoder(decoder)
         settings = self._settings(policy, is_greedy, seed, workers, keeps_hidden)
         samplers = [
             Sampler(decoder, WaitingPrompts(hand, cohort), settings)
@@ -125,7 +133,8 @@ class TransformersEngine:
                     parts = list(pool.map(lambda each: each.advance(STEPS), samplers))
                 ended = [each for part in parts for each in part]
                 for each in ended:
-                    sampled = _sampled(policy, each, settings)
+                    is_own = causal is policy.backbone.causal
+                    sampled = _sampled(policy, each if is_own else _stateless(each), settings)
                     done[each.start.prompt.spec.id, each.number] = sampled
                 _show(shown, ended)
                 for sampler in samplers:
@@ -133,6 +142,16 @@ class TransformersEngine:
                 while emitted < len(order) and order[emitted] in done:
                     yield done.pop(order[emitted])
                     emitted += 1
+
+    def _weights(self, policy: Policy) -> Any:
+        """The model to sample from: the policy's own, or a bfloat16 copy."""
+        causal = policy.backbone.causal
+        causal.eval()
+        if self.config.precision == "same" or causal.dtype == torch.bfloat16:
+            return causal
+        if self.config.precision == "bfloat16":
+            return half_copy(policy)
+        return faster_copy(policy) or causal
 
     def _waiting(self, policy: Policy, spec: PromptSpec, n: int, is_greedy: bool) -> Waiting:
         tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
@@ -181,12 +200,9 @@ class TransformersEngine:
             sampler.reject(self.rejection.judge(partials).tolist() if partials else [])
 
 
-def make_decoder(policy: Policy) -> Any:
-    """The decoder that fits the policy's architecture: shared prefixes where they are exact."""
-    causal = policy.backbone.causal
-    causal.eval()
-    with policy.active():
-        reason = why_not_shared(causal)
+def make_decoder(causal: Any) -> Any:
+    """The decoder that fits an architecture: shared prefixes where they are exact."""
+    reason = why_not_shared(causal)
     if reason is None:
         return SharedDecoder(causal)
     _log.warning(
@@ -195,6 +211,21 @@ def make_decoder(policy: Policy) -> Any:
         reason,
     )
     return ExpandedDecoder(causal)
+
+
+def describe_decoder(decoder: Any) -> dict[str, str]:
+    """What was used, for the report."""
+    shared = isinstance(decoder, SharedDecoder)
+    return {
+        "weights": str(decoder.causal.dtype).removeprefix("torch."),
+        "log-probabilities": "float32",
+        "prompts": "read once, shared by their completions" if shared else "copied",
+    }
+
+
+def _stateless(ended: Ended) -> Ended:
+    """Without hidden states: those of a rounded copy are not what a reward model reads."""
+    return ended._replace(hidden=None)
 
 
 def _workers(device: torch.device) -> int:

@@ -76,6 +76,10 @@ class VllmEngine:
         self._served: Served | None = None
         self._adapters = count(1)
 
+    def describe(self) -> dict[str, str]:
+        """That it was vLLM."""
+        return {"engine": "vllm"}
+
     def sample(
         self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
     ) -> Iterator[Rollout]:

@@ -14,6 +14,7 @@ from demoalign.policies.policy import Policy
 from demoalign.records import Rollout, read_records, to_line
 from demoalign.rollouts.engine import Engine, PromptSpec
 from demoalign.rollouts.transformers_engine import TransformersEngine
+from demoalign.store import write_json
 
 Hidden = NDArray[np.float32]
 
@@ -54,6 +55,8 @@ def write_rollouts(
             rows = engine.sample(policy, rest, n, seed, greedy)
         for rollout in rows:
             stream.write(to_line(rollout) + "\n")
+    if rest:
+        write_json(path.with_suffix(".engine.json"), engine.describe())
     partial.replace(path)
 
 
