@@ -25,13 +25,13 @@ class StopStrings:
         return max(len(text.encode()) for text in self.texts) + 8
 
     def ends(self, rows: Sequence[Sequence[int]]) -> list[bool]:
-        """Whether each row of sampled ids has come to a stop string."""
-        texts = self.tokenizer.batch_decode(
-            [list(row[-self.tail :]) for row in rows],
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
-        return [any(stop in text for stop in self.texts) for text in texts]
+        """Whether the last token of each row of sampled ids completes a stop string."""
+        tails = [list(row[-self.tail :]) for row in rows]
+        return [
+            any(stop in text for stop in self.texts)
+            and self._first(text, self._decode([ids[:-1]])[0]) is not None
+            for ids, text in zip(tails, self._decode(tails), strict=True)
+        ]
 
     def cut(self, text: str, before: str) -> str:
         """The text up to the first stop string that the last token completed.
@@ -40,9 +40,15 @@ class StopStrings:
             text: everything that was sampled.
             before: the same without the last token.
         """
-        places = [
-            place
-            for stop in self.texts
-            if (place := text.find(stop, max(0, len(before) - len(stop) + 1))) >= 0
-        ]
-        return text[: min(places)] if places else text
+        return text[: self._first(text, before)]
+
+    def _first(self, text: str, before: str) -> int | None:
+        """Where the first stop string begins that ends behind ``before``; None without one."""
+        starts = (text.find(stop, max(0, len(before) - len(stop) + 1)) for stop in self.texts)
+        return min((start for start in starts if start >= 0), default=None)
+
+    def _decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        found: list[str] = self.tokenizer.batch_decode(
+            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return found
