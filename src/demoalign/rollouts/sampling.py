@@ -66,9 +66,10 @@ def draw(
         tokens = inverse_cdf(weights, uniforms)
         logprobs = _picked(logits, tokens) - top.squeeze(-1).double() - total.log()
         return Draw(tokens, logprobs, logprobs)
-    cut = weights if truncation.temperature == 1 else weights.pow(1 / truncation.temperature)
-    if banned is not None:
-        cut = cut.masked_fill(banned, 0.0)
+    cut = weights
+    if banned is not None or truncation.temperature != 1:  # anew: what is left may be tiny beside
+        allowed = logits if banned is None else logits.masked_fill(banned, float("-inf"))
+        cut = (allowed - allowed.amax(-1, keepdim=True)).div_(truncation.temperature).exp_()
     cut = truncate(cut, truncation.top_k, truncation.top_p)
     tokens = inverse_cdf(cut, uniforms)
     logprobs = _picked(logits, tokens) - top.squeeze(-1).double() - total.log()
