@@ -66,7 +66,7 @@ def survivors(scores: Sequence[float], indices: Sequence[int], keep: float) -> l
 
     Ties go to the smaller sample index, so that the order of the rows does not matter.
     """
-    count = math.ceil(keep * len(scores))
+    count = math.ceil(round(keep * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
     ranked = sorted(range(len(scores)), key=lambda i: (-scores[i], indices[i]))
     best = set(ranked[:count])
     return [i in best for i in range(len(scores))]

@@ -145,7 +145,8 @@ class Sampler:
             return
         live = group.places[self._state[group.places] == GOING]
         indices = [row[1] for place in live.tolist() if (row := self._rows[place])]
-        stays = torch.tensor(survivors(scores, indices, rejection.keep), device=live.device)
+        best = survivors(scores, indices, rejection.keep)
+        stays = torch.tensor(best, dtype=torch.bool, device=live.device)
         self._state[live[~stays]] = REJECTED
         group.judged = group.count
 
@@ -194,9 +195,9 @@ class Sampler:
         stops = [sorted(start.prompt.stops) for start, _ in rows]
         width = max(self._stops.shape[1], *map(len, stops))
         if width > self._stops.shape[1]:
-            added = self._stops.new_full((len(self._stops), width - self._stops.shape[1]), -1)
-            self._stops = torch.cat([self._stops, added], dim=1)
-        padded = [[*ids, *[-1] * (width - len(ids))] for ids in stops]
+            added = width - self._stops.shape[1]
+            self._stops = torch.cat([self._stops, self._stops[:, :1].expand(-1, added)], dim=1)
+        padded = [[*ids, *ids[:1] * (width - len(ids))] for ids in stops]
         self._stops[places] = torch.tensor(padded, device=device)
         return places
 
@@ -256,7 +257,7 @@ class Sampler:
         if settings.least > 1 and bool(early.any()):
             banned = torch.zeros_like(logits, dtype=torch.bool)
             stops = self._stops[places]
-            banned.scatter_(1, stops.clamp(min=0), early[:, None] & (stops >= 0))
+            banned.scatter_(1, stops, early[:, None].expand_as(stops))
         if settings.is_greedy:
             return greedy(logits, banned)
         return draw(logits, self._uniforms[places, counts], settings.truncation, banned)
