@@ -27,6 +27,7 @@ class Branches:
             the prompts themselves are being read.
         lengths: (G,) tokens of each prompt.
         owner: (n,) which prompt each row continues.
+        windows: how far those layers look that look only so far.
     """
 
     def __init__(self, prefix: Layers | None, lengths: Tensor, owner: Tensor) -> None:
@@ -35,6 +36,7 @@ class Branches:
         self.prefix = prefix
         self.lengths = lengths
         self.owner = owner
+        self.windows: set[int] = set()
         self._suffix: Layers = []
         self._masks: dict[tuple[object, ...], Tensor | None] = {}
         self._arrange()
@@ -116,6 +118,7 @@ class Branches:
     def hides_suffix(self, count: int, repeat: int, window: int | None) -> Tensor | None:
         """True where the last ``count`` tokens, ``repeat`` heads, may not look at the suffix."""
         end = self.length + count
+        self.windows |= set() if window is None else {window}
         slides = window is not None and end > window
         if count == 1 and not slides:
             return None

@@ -33,7 +33,7 @@ class ExpandedBranches:
         self.rows = len(owner)
         self.length = 0
         self.cache = copy.deepcopy(read.cache)
-        self.cache.batch_select_indices(owner)
+        self.cache.reorder_cache(owner)  # recurrent layers, too, know this one
         self.mask = read.mask[owner]
 
     def drop(self, dead: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class ExpandedBranches:
         self.rows = len(kept)
         self.mask = self.mask[kept]
         if self.rows:
-            self.cache.batch_select_indices(kept)
+            self.cache.reorder_cache(kept)
         return kept
 
 

@@ -205,7 +205,7 @@ def why_not_shared(causal: Any) -> str | None:
 @torch.inference_mode()
 def _probe(causal: Any) -> str | None:
     config = causal.config.get_text_config()
-    window = getattr(config, "sliding_window", None) or 0
+    window = _window(config)
     length = 5 + (window if window <= _PROBE_LIMIT else 0)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (3, length + 3), generator=generator)
@@ -220,6 +220,8 @@ def _probe(causal: Any) -> str | None:
         for column in range(3):
             tokens = torch.tensor([row[column] for row in after], device=decoder.device)
             found.append(decoder.step([group], tokens).logits)
+    if window > _PROBE_LIMIT and window not in group.windows:
+        return f"its layers look {window} tokens back by their mask alone"
     worst, scale = 0.0, 1.0
     for row, prompt in enumerate(owner):
         whole = torch.tensor([prompts[prompt] + after[row]], device=decoder.device)
@@ -231,3 +233,12 @@ def _probe(causal: Any) -> str | None:
     if worst <= tolerance * scale:
         return None
     return f"its logits differ by {worst:.2g} from those of the plain forward pass"
+
+
+def _window(config: Any) -> int:
+    """How far some layers look back; 0 if all of them see everything."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and not {"sliding_attention", "chunked_attention"} & set(kinds):
+        return 0
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return max(size or 0 for size in sizes)
