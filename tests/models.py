@@ -22,6 +22,7 @@ from transformers import (
 from demoalign.config import ModelConfig
 from demoalign.policies.backbone import Backbone
 from demoalign.records import Prompt
+from tests.architectures import other_config
 
 ARCHITECTURES = ("gpt2", "llama", "gpt_neox", "gemma", "qwen2")
 TOKENIZERS = ("eos_only", "bos", "chat", "chat_bos")
@@ -38,6 +39,7 @@ SPECIALS = {
     "bos": [PAD, BOS, END],
     "chat": [PAD, END, TURN, TURN_END],
     "chat_bos": [PAD, BOS, END, TURN, TURN_END],
+    "chat_end_first": [END, PAD, TURN, TURN_END],
 }
 SENTENCES = [
     "The router is off. Turn it on again, please.",
@@ -53,7 +55,7 @@ def make_tokenizer(kind: str) -> Any:
 
     ``eos_only`` has one special token, as GPT-2; ``bos`` distinct pad, BOS and EOS, and puts the
     BOS before a text; ``chat`` ends turns with <|im_end|>; ``chat_bos`` does both, and its
-    template writes the BOS.
+    template writes the BOS; ``chat_end_first`` is ``chat`` with 0 as the id of its end token.
     """
     core = Tokenizer(BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -77,10 +79,10 @@ def make_tokenizer(kind: str) -> Any:
         )
     extra = {"additional_special_tokens": [TURN, TURN_END]} if kind.startswith("chat") else {}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names, **extra)
-    if kind == "chat":
-        tokenizer.chat_template = CHATML
-    elif kind == "chat_bos":
+    if kind == "chat_bos":
         tokenizer.chat_template = "{{ bos_token }}" + CHATML
+    elif kind.startswith("chat"):
+        tokenizer.chat_template = CHATML
     return tokenizer
 
 
@@ -112,7 +114,8 @@ def make_config(architecture: str, vocabulary: int) -> Any:
 
 def make_model(architecture: str, tokenizer: Any, seed: int = 0) -> Any:
     """A model with random weights whose answers end now and then."""
-    config = make_config(architecture, len(tokenizer))
+    make = make_config if architecture in ARCHITECTURES else other_config
+    config = make(architecture, len(tokenizer))
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
     config.pad_token_id = tokenizer.pad_token_id
