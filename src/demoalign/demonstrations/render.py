@@ -8,6 +8,7 @@ encoded on its own and ends in the token that ends an answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -90,13 +91,34 @@ def render_completion(
         completion: the answer's text.
         finished: whether the answer ended by itself; a cut answer gets no end token.
     """
-    end = answer_end(tokenizer, is_chat=not isinstance(prompt, str))
+    return render_completions(tokenizer, [prompt], [completion], [finished])[0]
+
+
+def render_completions(
+    tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], finished: Sequence[bool]
+) -> list[list[int]]:
+    """As `render_completion` for many, in one call of the tokenizer."""
+    if not completions:
+        return []
+    ends = [answer_end(tokenizer, is_chat=not isinstance(prompt, str)) for prompt in prompts]
+    texts = [
+        end.lead + _body(tokenizer, prompt, completion, end)
+        for prompt, completion, end in zip(prompts, completions, ends, strict=True)
+    ]
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [
+        [*end.lead_ids, *ids, *([end.token_id] if done else [])]
+        for end, ids, done in zip(ends, encoded, finished, strict=True)
+    ]
+
+
+def _body(tokenizer: Any, prompt: Prompt, completion: str, end: AnswerEnd) -> str:
+    """The completion's text as it is encoded."""
     text = completion.removesuffix(_text_of(end.token_id, tokenizer))
     is_plain_chat = not isinstance(prompt, str) and not tokenizer.chat_template
     if is_plain_chat and (text[:1].strip() or text[:1] == " "):
         text = " " + text
-    ids = [*end.lead_ids, *_encode_literally(tokenizer, end.lead + text)]
-    return [*ids, end.token_id] if finished else ids
+    return text
 
 
 def render(tokenizer: Any, prompt: Prompt, completion: str, finished: bool = True) -> Rendered:
@@ -154,10 +176,6 @@ def _template_end(tokenizer: Any, _template: str) -> tuple[tuple[int, ...], str,
     cut = max((lead.rfind(text) + len(text) for text in texts if text in lead), default=0)
     lead_ids = tuple(tokenizer(lead[:cut], add_special_tokens=False)["input_ids"]) if cut else ()
     return lead_ids, lead[cut:], (ends[0] if ends else tokenizer.eos_token_id)
-
-
-def _encode_literally(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def _starts_with_bos(tokenizer: Any) -> bool:

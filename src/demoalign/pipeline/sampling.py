@@ -24,7 +24,7 @@ from demoalign.pipeline.models import Models
 from demoalign.pipeline.training import train_samples
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
 from demoalign.rewards.ensemble import aggregate
-from demoalign.rewards.reward_model import score_together
+from demoalign.rewards.scoring import score_together
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.engines import make_engine
 from demoalign.rollouts.write import read_hidden, write_rollouts

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from demoalign.rewards.reward_model import pad_right
 from demoalign.rewards.scorers import Scorer, SharedScorer
+from demoalign.rewards.scoring import pad_right
 
 Batch = dict[str, Tensor]
 """Keyword arguments of `PairScorer.forward`."""

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from demoalign.config import ModelConfig
-from demoalign.demonstrations.render import render_completion, render_prompt
-from demoalign.errors import EvaluationError, ModelError
+from demoalign.errors import ModelError
 from demoalign.policies.backbone import Backbone
-from demoalign.policies.last_hidden import Row, last_hidden
 from demoalign.policies.load import load_model
 from demoalign.policies.policy import Policy
 from demoalign.policies.tokenizer import load_tokenizer
-from demoalign.progress import meter
 from demoalign.records import Prompt
-from demoalign.rewards.losses import deviation
 from demoalign.rewards.scorers import (
     Scorer,
     SharedScorer,
     WholeScorer,
     linear_head,
 )
+from demoalign.rewards.scoring import Scores, score_together
 from demoalign.store import read_json, write_json
-
-Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
-Judged = tuple[Tensor, Tensor | None]
 
 CARD = "demoalign.json"
 SCORE_KEY = "base_model.model.score.weight"
@@ -170,152 +163,6 @@ class RewardModel:
     ) -> Scores:
         """As `score`, with V(x,y) of Eq. 15 beside it, both (B,); V is 1 without such a head."""
         return score_together([self], prompts, completions, finished, batch_size)[0]
-
-
-def score_together(
-    models: Sequence[RewardModel],
-    prompts: Sequence[Prompt],
-    completions: Sequence[str],
-    finished: Sequence[bool] | None = None,
-    batch_size: int = 64,
-    hidden: NDArray[np.float32] | None = None,
-) -> list[Scores]:
-    """Scores and deviations of several models; heads on the same hidden states share the pass.
-
-    Completions of the same prompt share its keys and values, so each prompt is read once.
-
-    Args:
-        models: any; grouped by what they read.
-        prompts, completions, finished, batch_size: as in `RewardModel.score`.
-        hidden: (B, H) final hidden states of the completions' last tokens where they are known
-            already, NaN elsewhere. Given only if all models read just these states.
-
-    Returns:
-        For each model its rewards and its V of Eq. 15, both (B,).
-    """
-    found: dict[int, Scores] = {}
-    groups: dict[object, list[int]] = {}
-    for number, model in enumerate(models):
-        groups.setdefault(_reads(model), []).append(number)
-    if hidden is not None and (len(groups) > 1 or not models[0].scorer.reads_last_token):
-        raise EvaluationError("hidden: needs models that all read the same states, found others")
-    for numbers in groups.values():
-        members = [models[number] for number in numbers]
-        rows = _render_all(members[0], prompts, completions, finished)
-        scores = _score_rows(members, rows, batch_size, hidden)
-        found.update(zip(numbers, scores, strict=True))
-    return [found[number] for number in range(len(models))]
-
-
-def _reads(model: RewardModel) -> object:
-    """What a model's score is a function of: equal keys can share a forward pass."""
-    scorer = model.scorer
-    if isinstance(scorer, SharedScorer):
-        return id(scorer.backbone), scorer.adapter, model.ends_answers
-    return id(model)
-
-
-def _render_all(
-    model: RewardModel,
-    prompts: Sequence[Prompt],
-    completions: Sequence[str],
-    finished: Sequence[bool] | None,
-) -> list[Row]:
-    flags = [True] * len(completions) if finished is None else list(finished)
-    if not len(prompts) == len(completions) == len(flags):
-        raise EvaluationError(
-            f"reward {model.name}: needs one completion and one flag for each prompt, found "
-            f"{len(prompts)}, {len(completions)} and {len(flags)}"
-        )
-    room = model.scorer.context or sys.maxsize  # of a longer sequence the beginning is scored
-    questions: dict[str, tuple[int, ...]] = {}
-    rows = []
-    for prompt, completion, done in zip(prompts, completions, flags, strict=True):
-        key = prompt if isinstance(prompt, str) else json.dumps(prompt)
-        if key not in questions:
-            questions[key] = tuple(render_prompt(model.tokenizer, prompt)[:room])
-        question = questions[key]
-        answer = render_completion(model.tokenizer, prompt, completion, done and model.ends_answers)
-        rows.append(Row(question, tuple(answer[: room - len(question)])))
-    return rows
-
-
-def _score_rows(
-    models: Sequence[RewardModel],
-    rows: Sequence[Row],
-    batch_size: int,
-    hidden: NDArray[np.float32] | None,
-) -> list[Scores]:
-    """Score rendered sequences; results in the order of ``rows``.
-
-    Equal sequences are scored once, so that their scores are equal to the last bit.
-    """
-    number = {row: i for i, row in enumerate(dict.fromkeys(rows))}
-    distinct = list(number)
-    values, deviations = (
-        np.empty((len(models), len(distinct))),
-        np.ones((len(models), len(distinct))),
-    )
-    names = ", ".join(model.name for model in models)
-    for model in models:
-        model.scorer.eval()
-    with (
-        meter(f"scores of {names}", len(distinct)) as shown,
-        torch.inference_mode(),
-        models[0].scorer.active(),
-    ):
-        for chunk, judged in _judged(models, rows, number, batch_size, hidden):
-            for member, (rewards, raw) in enumerate(judged):
-                values[member, chunk] = rewards.double().cpu().numpy()
-                if raw is not None:
-                    deviations[member, chunk] = deviation(raw).double().cpu().numpy()
-            shown.advance(len(chunk))
-    if not np.isfinite(values).all():
-        raise EvaluationError(
-            f"reward {names}: every score must be finite, found "
-            f"{int((~np.isfinite(values)).sum())} of {values.size} that are not"
-        )
-    picks = np.array([number[row] for row in rows], dtype=np.int64)
-    return [(values[m, picks], deviations[m, picks]) for m in range(len(models))]
-
-
-def _judged(
-    models: Sequence[RewardModel],
-    rows: Sequence[Row],
-    number: Mapping[Row, int],
-    batch_size: int,
-    hidden: NDArray[np.float32] | None,
-) -> Iterator[tuple[list[int], list[Judged]]]:
-    """Numbers of distinct rows, and what each model says of them."""
-    scorers, distinct = [model.scorer for model in models], list(number)
-    waiting = list(range(len(distinct)))
-    if hidden is not None:
-        known = [bool(np.isfinite(row).all()) for row in hidden]
-        place = {number[row]: i for i, row in enumerate(rows) if known[i]}
-        states = torch.from_numpy(np.asarray(hidden[list(place.values())]))
-        if place:
-            yield list(place), [each.judge(states.to(scorers[0].device)) for each in scorers]
-        waiting = [i for i in waiting if i not in place]
-    if scorers[0].reads_last_token:
-        left = [distinct[i] for i in waiting]
-        for chunk, state in last_hidden(scorers[0].model, left, batch_size):
-            yield [waiting[i] for i in chunk], [each.judge(state) for each in scorers]
-        return
-    whole = [[*row.prompt, *row.completion] for row in distinct]
-    waiting.sort(key=lambda i: len(whole[i]))
-    pad, device = models[0].tokenizer.pad_token_id, scorers[0].device
-    for start in range(0, len(waiting), batch_size):
-        chunk = waiting[start : start + batch_size]
-        ids, mask = pad_right([whole[i] for i in chunk], pad)
-        yield chunk, [each(ids.to(device), mask.to(device)) for each in scorers]
-
-
-def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Input ids and attention mask, both (B, T), padded on the right."""
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(longest) < lengths[:, None]).long()
 
 
 def _load_adapter(

@@ -22,7 +22,7 @@ from demoalign.config import RolloutsConfig
 from demoalign.demonstrations.render import (
     answer_end,
     decode_completion,
-    render_completion,
+    render_completions,
     render_prompt,
 )
 from demoalign.errors import ModelError
@@ -132,9 +132,9 @@ class TransformersEngine:
                     # not across a yield: the caller may use another policy
                     parts = list(pool.map(lambda each: each.advance(STEPS), samplers))
                 ended = [each for part in parts for each in part]
-                for each in ended:
-                    is_own = causal is policy.backbone.causal
-                    sampled = _sampled(policy, each if is_own else _stateless(each), settings)
+                if causal is not policy.backbone.causal:
+                    ended = [each._replace(hidden=None) for each in ended]
+                for each, sampled in zip(ended, _sampled(policy, ended, settings), strict=True):
                     done[each.start.prompt.spec.id, each.number] = sampled
                 _show(shown, ended)
                 for sampler in samplers:
@@ -223,11 +223,6 @@ def describe_decoder(decoder: Any) -> dict[str, str]:
     }
 
 
-def _stateless(ended: Ended) -> Ended:
-    """Without hidden states: those of a rounded copy are not what a reward model reads."""
-    return ended._replace(hidden=None)
-
-
 def _workers(device: torch.device) -> int:
     """Samplers side by side: a CPU's cores are idle while one sampler is in Python."""
     return min(2, torch.get_num_threads()) if device.type == "cpu" else 1
@@ -251,8 +246,28 @@ def _show(shown: Meter, ended: Sequence[Ended]) -> None:
         shown.advance(len(ended))
 
 
-def _sampled(policy: Policy, ended: Ended, settings: Settings) -> Sampled:
-    """Text, record and, where it is exact, hidden state of a completion."""
+def _sampled(policy: Policy, ended: Sequence[Ended], settings: Settings) -> list[Sampled]:
+    """Records of completions and, where they are exact, hidden states."""
+    rollouts = [_rollout(policy, each, settings) for each in ended]
+    kept = [i for i, each in enumerate(ended) if each.hidden is not None]
+    canonical = render_completions(
+        policy.backbone.tokenizer,
+        [ended[i].start.prompt.spec.prompt for i in kept],
+        [rollouts[i].completion for i in kept],
+        [rollouts[i].finish_reason == "stop" for i in kept],
+    )
+    exact = {i for i, ids in zip(kept, canonical, strict=True) if ids == ended[i].token_ids}
+    return [
+        Sampled(rollout, _array(each.hidden) if i in exact else None)
+        for i, (rollout, each) in enumerate(zip(rollouts, ended, strict=True))
+    ]
+
+
+def _array(hidden: torch.Tensor | None) -> NDArray[np.float32] | None:
+    return None if hidden is None else hidden.float().cpu().numpy()
+
+
+def _rollout(policy: Policy, ended: Ended, settings: Settings) -> Rollout:
     spec, tokenizer = ended.start.prompt.spec, policy.backbone.tokenizer
     text = decode_completion(tokenizer, spec.prompt, ended.token_ids)
     ends_itself = ended.token_ids[-1] in ended.start.prompt.stops
@@ -260,7 +275,7 @@ def _sampled(policy: Policy, ended: Ended, settings: Settings) -> Sampled:
         before = decode_completion(tokenizer, spec.prompt, ended.token_ids[:-1])
         text = settings.stop_strings.cut(text, before)
     is_own = settings.is_greedy or (settings.truncation.is_none and settings.least <= 1)
-    rollout = Rollout(
+    return Rollout(
         id=rollout_id(spec, policy.name, ended.number),
         prompt_id=spec.id,
         index=ended.number,
@@ -273,8 +288,3 @@ def _sampled(policy: Policy, ended: Ended, settings: Settings) -> Sampled:
         token_logprobs=[round(value, 6) for value in ended.logprobs],
         sampling_logprobs=None if is_own else [round(v, 6) for v in ended.sampling_logprobs],
     )
-    if ended.hidden is None:
-        return Sampled(rollout, None)
-    canonical = render_completion(tokenizer, spec.prompt, text, ended.reason == "stop")
-    hidden = ended.hidden.float().cpu().numpy() if canonical == ended.token_ids else None
-    return Sampled(rollout, hidden)
