@@ -28,7 +28,8 @@ class Settings:
     Attributes:
         truncation: temperature, top-k, top-p.
         is_greedy: take the likeliest token instead.
-        least, most: new tokens.
+        least: new tokens before the one that ends an answer, as in transformers and vLLM.
+        most: new tokens, with it.
         seed: of the random streams.
         places: rows sampled at the same time.
         keeps_hidden: whether the final hidden state of the last token is wanted, at one more step
@@ -253,8 +254,8 @@ class Sampler:
 
     def _draw(self, logits: Tensor, places: Tensor, counts: Tensor) -> Draw:
         settings, banned = self.settings, None
-        early = counts + 1 < settings.least
-        if settings.least > 1 and bool(early.any()):
+        early = counts < settings.least
+        if settings.least > 0 and bool(early.any()):
             banned = torch.zeros_like(logits, dtype=torch.bool)
             stops = self._stops[places]
             banned.scatter_(1, stops, early[:, None].expand_as(stops))
@@ -273,7 +274,7 @@ class Sampler:
             for row, end in zip(self._tokens[places].tolist(), ends, strict=True)
         ]
         found = torch.tensor(finder.ends(rows), device=places.device)
-        return found & (counts + 1 >= self.settings.least)
+        return found & (counts >= self.settings.least)
 
     def _retire(
         self,

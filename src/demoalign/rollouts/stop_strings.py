@@ -43,8 +43,12 @@ class StopStrings:
         return text[: self._first(text, before)]
 
     def _first(self, text: str, before: str) -> int | None:
-        """Where the first stop string begins that ends behind ``before``; None without one."""
-        starts = (text.find(stop, max(0, len(before) - len(stop) + 1)) for stop in self.texts)
+        """Where the first stop string begins that ends behind ``before``; None without one.
+
+        ``before`` may end in half a character.
+        """
+        known = len(before.rstrip("\N{REPLACEMENT CHARACTER}"))
+        starts = (text.find(stop, max(0, known - len(stop) + 1)) for stop in self.texts)
         return min((start for start in starts if start >= 0), default=None)
 
     def _decode(self, rows: Sequence[Sequence[int]]) -> list[str]:

@@ -274,7 +274,7 @@ def _rollout(policy: Policy, ended: Ended, settings: Settings) -> Rollout:
     if ended.reason == "stop" and not ends_itself and settings.stop_strings is not None:
         before = decode_completion(tokenizer, spec.prompt, ended.token_ids[:-1])
         text = settings.stop_strings.cut(text, before)
-    is_own = settings.is_greedy or (settings.truncation.is_none and settings.least <= 1)
+    is_own = settings.is_greedy or (settings.truncation.is_none and settings.least == 0)
     return Rollout(
         id=rollout_id(spec, policy.name, ended.number),
         prompt_id=spec.id,
