@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from demoalign.config import AdapterConfig, RolloutsConfig
 from demoalign.demonstrations.render import render_prompt
 from demoalign.errors import ModelError
 from demoalign.policies import Policy
-from demoalign.records import Rollout
-from demoalign.rollouts import PromptSpec, TransformersEngine, make_engine, transformers_engine
+from demoalign.rollouts import PromptSpec, TransformersEngine, transformers_engine
 from tests.conftest import ModelFolder
 from tests.models import CONTEXT, END, TURN_END, chat, load_backbone
-
-TEXTS = [
-    "Why?",
-    "The router is off. What now, please?",
-    "Is it?",
-    "Lamp",
-    "Who pays for this, then?",
-]
-SPECS = [PromptSpec(f"p{i}", text) for i, text in enumerate(TEXTS)]
-
-
-def initial(folder: Path) -> Policy:
-    return Policy("initial", load_backbone(folder))
-
-
-def sample(
-    policy: Policy, specs: Sequence[PromptSpec] = SPECS, n: int = 4, seed: int = 0, **settings: Any
-) -> list[Rollout]:
-    config = RolloutsConfig(**{"max_new_tokens": 12, **settings})
-    return list(make_engine(config).sample(policy, specs, n, seed))
-
-
-def greedy(policy: Policy, specs: Sequence[PromptSpec], length: int = 20) -> list[Rollout]:
-    sampler = TransformersEngine(RolloutsConfig(max_new_tokens=length))
-    return list(sampler.sample(policy, specs, 5, 0, greedy=True))
-
-
-def log_probs(policy: Policy, ids: list[int]) -> torch.Tensor:
-    """(T, V) log-probabilities of the next token, by one plain forward."""
-    with torch.inference_mode(), policy.active():
-        logits = policy.backbone.causal(torch.tensor([ids], device=policy.backbone.device)).logits
-    return torch.log_softmax(logits[0].double().cpu(), dim=-1)
-
-
-def logprobs(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
-    return np.array([rollout.logprob for rollout in rollouts], dtype=np.float64)
-
-
-def tokens(rollouts: Sequence[Rollout]) -> dict[str, list[int]]:
-    return {rollout.id: rollout.token_ids for rollout in rollouts}
-
+from tests.rollouts.local import (
+    SPECS,
+    TEXTS,
+    chi_square,
+    greedy,
+    initial,
+    log_probs,
+    logprobs,
+    sample,
+    tokens,
+    with_adapter,
+)
 
 # What a rollout is
 
@@ -167,12 +133,7 @@ def test_seed_and_prompt_id_change_the_draws(model_folder: ModelFolder) -> None:
 def test_two_policies_may_be_sampled_in_turns(model_folder: ModelFolder) -> None:
     """Their weights are shared, so what one does between two rollouts must not reach the other."""
     backbone = load_backbone(model_folder("llama", "bos"))
-    backbone.add_adapter("sft", AdapterConfig(r=4), 0)
-    with torch.no_grad():
-        for name, weight in backbone.causal.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
-    policies = [Policy("initial", backbone), Policy("sft", backbone, "sft")]
+    policies = [Policy("initial", backbone), with_adapter(backbone)]
     wanted = [sample(policy, batch_size=2) for policy in policies]
     engine = TransformersEngine(RolloutsConfig(max_new_tokens=12, batch_size=2))
     found = list(zip(*[engine.sample(policy, SPECS, 4, 0) for policy in policies], strict=True))
@@ -215,16 +176,6 @@ def test_greedy_is_what_generate_gives(model_folder: ModelFolder, architecture: 
         assert row[: len(rollout.token_ids)] == rollout.token_ids
         assert set(row[len(rollout.token_ids) :]) <= {tokenizer.pad_token_id}
         assert (rollout.index, rollout.id) == (-1, f"{rollout.prompt_id}/initial/greedy")
-
-
-def chi_square(counts: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
-    """p-value, with all cells of an expected count below 5 taken together."""
-    expected = probabilities * counts.sum()
-    rare = expected < 5
-    seen = np.append(counts[~rare], counts[rare].sum())
-    wanted = np.append(expected[~rare], expected[rare].sum())
-    seen, wanted = seen[wanted > 0], wanted[wanted > 0]
-    return float(stats.chisquare(seen, wanted * seen.sum() / wanted.sum()).pvalue)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.5, 0.9)])
