@@ -249,17 +249,20 @@ def env(as_json: AsJson = False) -> None:
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="reward-models")],
+    name: Annotated[str, typer.Argument(help="reward-models or rejection.")],
     output: Annotated[Path, typer.Option("--output", help="Where results.json goes.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat a comparison of the paper on the embedded world over seeds and dials.
+    """Ask a question of the embedded world over seeds.
+
+    `reward-models` repeats the paper's comparison of reward models at three dials; `rejection`
+    asks what stopping candidates early saves and loses.
 
     Example: `demoalign study reward-models --seeds 3 --output runs/study`
     """
-    from demoalign.pipeline.study import run_study
+    from demoalign.pipeline.studies import run_study
 
     results = run_study(name, load_recipe(_shipped("quickstart"), overrides or []), seeds, output)
     _finish({"study": name, "results": str(results)}, as_json)

@@ -156,6 +156,11 @@ class Pipeline:
                 write_report(self.run.folder)
         return outcomes
 
+    def do(self, stage: Stage) -> Outcome:
+        """One stage more than the recipe's own, unless it is up to date."""
+        with self.run.locked():
+            return self._do(stage, stage.name)
+
     @property
     def report(self) -> Path:
         """Where the report is."""

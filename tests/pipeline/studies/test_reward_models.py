@@ -10,26 +10,18 @@ from pathlib import Path
 
 import pytest
 
-import demoalign
-from demoalign.config import Recipe, load_recipe
 from demoalign.errors import RecipeError
 from demoalign.improve import expected_best_of_n
-from demoalign.pipeline import study
 from demoalign.pipeline.measure import load_measured
-from tests.pipeline.test_quickstart import MINIATURE
+from demoalign.pipeline.studies import reward_models, run_study
+from tests.pipeline.studies.miniature import miniature
 
-ROOT = Path(__file__).parents[2]
-
-
-def miniature() -> Recipe:
-    shipped = Path(demoalign.__file__).parent / "recipes" / "quickstart.yaml"
-    smaller = {**MINIATURE, "demonstrations.limit": 40, "rollouts.train_prompts": 16}
-    return load_recipe(shipped, [f"{key}={value}" for key, value in smaller.items()])
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_study_pools_prompts_of_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "DIALS", (0.0,))
-    path = study.run_study("reward-models", miniature(), 2, tmp_path)
+    monkeypatch.setattr(reward_models, "DIALS", (0.0,))
+    path = run_study("reward-models", miniature(), 2, tmp_path)
     found = json.loads(path.read_text(encoding="utf-8"))
     rows = {(row["dial"], row["selector"], row["n"]): row for row in found["rows"]}
     measured = [
@@ -56,8 +48,10 @@ def test_a_study_pools_prompts_of_seeds(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"must be one of reward-models, found 'nothing'"):
-        study.run_study("nothing", miniature(), 1, tmp_path)
+    with pytest.raises(
+        RecipeError, match=r"must be one of reward-models, rejection, found 'nothing'"
+    ):
+        run_study("nothing", miniature(), 1, tmp_path)
 
 
 def test_the_script_writes_tables_between_the_markers(tmp_path: Path) -> None:
