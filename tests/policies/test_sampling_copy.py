@@ -7,7 +7,7 @@ import torch
 
 from demoalign.config import AdapterConfig, RolloutsConfig
 from demoalign.policies import Policy
-from demoalign.policies.sampling_copy import faster_copy, half_copy
+from demoalign.policies.sampling_copy import faster_copy, merged_copy, small_copy
 from demoalign.rollouts import PromptSpec, TransformersEngine
 from tests.conftest import ModelFolder
 from tests.models import load_backbone
@@ -38,7 +38,7 @@ def test_the_copy_is_the_policy_but_for_rounding(
     policy = Policy("it", tuned(model_folder, architecture).backbone, adapter)
     before = {name: weight.clone() for name, weight in policy.backbone.causal.state_dict().items()}
     other = Policy("other", policy.backbone, None if adapter else "sft")
-    copied = half_copy(policy)
+    copied = merged_copy(policy, torch.bfloat16)
     assert copied.dtype == torch.bfloat16
     assert not any("lora" in name for name, _ in copied.named_parameters())
     with torch.inference_mode():
@@ -48,6 +48,17 @@ def test_the_copy_is_the_policy_but_for_rounding(
     assert far > 3 * near
     after = policy.backbone.causal.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_copy_in_the_same_precision_is_the_same_policy(
+    model_folder: ModelFolder, architecture: str
+) -> None:
+    policy = tuned(model_folder, architecture)
+    copied = small_copy(policy)
+    assert copied is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(copied(IDS).logits, logits(policy), atol=2e-4, rtol=0)
+    assert small_copy(Policy("initial", policy.backbone)) is None, "nothing to merge"
 
 
 def test_sampling_from_the_copy(model_folder: ModelFolder) -> None:

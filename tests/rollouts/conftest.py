@@ -1,23 +1,13 @@
-"""A policy that is served elsewhere."""
+"""What all tests of rollouts share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from demoalign.policies import Policy
-from demoalign.rollouts.endpoint import KEY_VARIABLE
-from tests.rollouts.remote import without_weights
+from demoalign.policies import sampling_copy
 
 
 @pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
-
-
-@pytest.fixture(scope="session")
-def served(tokenizer_folder: Callable[[str], Path]) -> Policy:
-    """Its name and tokenizer, and nothing else."""
-    return without_weights(tokenizer_folder("bos"))
+def from_the_adapters_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No merged copies of small models: their tests are `tests/policies/test_sampling_copy.py`."""
+    monkeypatch.setattr(sampling_copy, "SMALL_BYTES", 0)

@@ -58,7 +58,7 @@ def test_a_file_holds_all_in_order(policy: Policy, whole: bytes, tmp_path: Path)
         f"prompt {p}/initial/{i}" for p in range(4) for i in range(3)
     ]
     assert read_rollouts(path) == list(ENGINE.sample(policy, SPECS, 3, 0))
-    assert [p.name for p in path.parent.iterdir()] == ["initial.jsonl"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["initial.engine.json", "initial.jsonl"]
     assert path.read_bytes() == whole
 
 

@@ -1,8 +1,9 @@
-"""A copy of a policy's weights in bfloat16, its adapter merged: faster to sample from.
+"""Copies of a policy's weights, its adapter merged: faster to sample from.
 
-Used where it was asked for and measured to be faster: on CPUs with matrix units for bfloat16
-(AMX) and on GPUs. It is another policy than the one it was copied from, if only by rounding, so
-log-probabilities and hidden states are the copy's own.
+In the same precision a copy saves the adapter's own matrix products, and is the same policy up to
+the last digits; it is made of small models only. In bfloat16 it is used where it was asked for and
+measured to be faster: on CPUs with matrix units for bfloat16 (AMX) and on GPUs. That is another
+policy, if only by rounding: log-probabilities and hidden states are the copy's own.
 """
 
 from __future__ import annotations
@@ -19,28 +20,40 @@ from demoalign.policies.shared_prefix import SharedDecoder, why_not_shared
 WORTH = 1.1
 """How many times faster a copy must be to be used."""
 
+SMALL_BYTES = 2**28
+"""Weights of which a second copy does no harm."""
+
 _ROWS, _PROMPT, _STEPS = 64, 32, 5
 
 
-def half_copy(policy: Policy) -> Any:
-    """The policy as one plain model with bfloat16 weights."""
+def merged_copy(policy: Policy, dtype: torch.dtype) -> Any:
+    """The policy as one plain model."""
     causal = policy.backbone.causal
-    copied = type(causal)._from_config(causal.config, dtype=torch.bfloat16)
+    copied = type(causal)._from_config(causal.config, dtype=dtype)
     copied = copied.to(policy.backbone.device).eval()
     copied.generation_config = causal.generation_config
+    buffers = dict(causal.named_buffers())
     with torch.no_grad():
         for name, weight in copied.named_parameters():
             weight.copy_(_weight(causal, name, policy.adapter))
         for name, buffer in copied.named_buffers():
-            source = dict(causal.named_buffers()).get(name.replace(".base_layer", ""))
-            if source is not None and source.shape == buffer.shape:
-                buffer.copy_(source)
+            if name in buffers and buffers[name].shape == buffer.shape:
+                buffer.copy_(buffers[name])
     return copied
 
 
+def small_copy(policy: Policy) -> Any | None:
+    """`merged_copy` in the same precision, if there is an adapter and the model is small."""
+    causal = policy.backbone.causal
+    held = sum(w.nbytes for name, w in causal.named_parameters() if ".lora_" not in name)
+    if policy.adapter is None or held > SMALL_BYTES:
+        return None
+    return merged_copy(policy, causal.dtype)
+
+
 def faster_copy(policy: Policy) -> Any | None:
-    """`half_copy`, if a decode step with it is measured to be faster; else None."""
-    copied = half_copy(policy)
+    """A copy in bfloat16, if a decode step with it is measured to be faster; else None."""
+    copied = merged_copy(policy, torch.bfloat16)
     with policy.active():
         plain = _step_seconds(policy.backbone.causal)
     half = _step_seconds(copied)

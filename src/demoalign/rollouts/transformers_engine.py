@@ -28,7 +28,7 @@ from demoalign.demonstrations.render import (
 from demoalign.errors import ModelError
 from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.policy import Policy
-from demoalign.policies.sampling_copy import faster_copy, half_copy
+from demoalign.policies.sampling_copy import faster_copy, merged_copy, small_copy
 from demoalign.policies.shared_prefix import SharedDecoder, why_not_shared
 from demoalign.progress import Meter, meter
 from demoalign.records import Rollout
@@ -132,7 +132,7 @@ class TransformersEngine:
                     # not across a yield: the caller may use another policy
                     parts = list(pool.map(lambda each: each.advance(STEPS), samplers))
                 ended = [each for part in parts for each in part]
-                if causal is not policy.backbone.causal:
+                if causal.dtype != policy.backbone.causal.dtype:  # its states are rounded
                     ended = [each._replace(hidden=None) for each in ended]
                 for each, sampled in zip(ended, _sampled(policy, ended, settings), strict=True):
                     done[each.start.prompt.spec.id, each.number] = sampled
@@ -144,14 +144,14 @@ class TransformersEngine:
                     emitted += 1
 
     def _weights(self, policy: Policy) -> Any:
-        """The model to sample from: the policy's own, or a bfloat16 copy."""
+        """The model to sample from: the policy's own, or a copy that is faster."""
         causal = policy.backbone.causal
         causal.eval()
         if self.config.precision == "same" or causal.dtype == torch.bfloat16:
-            return causal
+            return small_copy(policy) or causal
         if self.config.precision == "bfloat16":
-            return half_copy(policy)
-        return faster_copy(policy) or causal
+            return merged_copy(policy, torch.bfloat16)
+        return faster_copy(policy) or small_copy(policy) or causal
 
     def _waiting(self, policy: Policy, spec: PromptSpec, n: int, is_greedy: bool) -> Waiting:
         tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
