@@ -188,51 +188,80 @@ class SharedDecoder:
 _PROBED: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 
-def why_not_shared(causal: Any) -> str | None:
-    """Why an architecture cannot decode with shared prefixes; None if it can.
+def why_not_shared(model: Any) -> str | None:
+    """Why an architecture cannot share prefixes; None if it can.
 
-    Found out once for each model, by comparing the logits of a few tokens with those of the
-    model's own forward pass.
+    Found out once for each model, by comparing the logits of a few tokens (the hidden states, if
+    it is no language model) with those of the model's own forward pass.
     """
-    if causal not in _PROBED:
+    if model not in _PROBED:
         try:
-            _PROBED[causal] = _probe(causal)
+            _PROBED[model] = _probe(model)
         except Exception as error:
-            _PROBED[causal] = f"{type(error).__name__}: {error}"
-    return _PROBED[causal]
+            _PROBED[model] = f"{type(error).__name__}: {error}"
+    return _PROBED[model]
 
 
 @torch.inference_mode()
-def _probe(causal: Any) -> str | None:
-    config = causal.config.get_text_config()
+def _probe(model: Any) -> str | None:
+    config = model.config.get_text_config()
     window = _window(config)
     length = 5 + (window if window <= _PROBE_LIMIT else 0)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (3, length + 3), generator=generator)
     prompts = [ids[0, :length].tolist(), ids[1, : length - 2].tolist()]
-    owner, after = [0, 0, 1], ids[:, -3:].tolist()
-    decoder = SharedDecoder(causal)
-    found = []
-    with decoder.active():
-        read, first = decoder.open(prompts)
-        group = decoder.branch(read, torch.tensor(owner, device=decoder.device))
-        found.append(first.logits[owner])
-        for column in range(3):
-            tokens = torch.tensor([row[column] for row in after], device=decoder.device)
-            found.append(decoder.step([group], tokens).logits)
-    if window > _PROBE_LIMIT and window not in group.windows:
+    owner, after = [0, 0, 1], ids[:, -3:].to(next(model.parameters()).device)
+    has_head = model.get_output_embeddings() is not None
+    found, windows = (_decoded if has_head else _continued)(model, prompts, owner, after)
+    if window > _PROBE_LIMIT and window not in windows:
         return f"its layers look {window} tokens back by their mask alone"
     worst, scale = 0.0, 1.0
     for row, prompt in enumerate(owner):
-        whole = torch.tensor([prompts[prompt] + after[row]], device=decoder.device)
-        wanted = causal(input_ids=whole).logits[0, -4:].float()
-        got = torch.stack([each[row] for each in found]).float()
-        worst = max(worst, float((got - wanted).abs().max()))
+        whole = torch.cat([after.new_tensor(prompts[prompt]), after[row]])[None]
+        output = (model if has_head else model.base_model)(input_ids=whole)
+        wanted = (output.logits if has_head else output.last_hidden_state)[0, -4:].float()
+        worst = max(worst, float((found[row] - wanted).abs().max()))
         scale = max(scale, float(wanted.abs().max()))
-    tolerance = 1e-3 if causal.dtype == torch.float32 else 5e-2
+    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     if worst <= tolerance * scale:
         return None
-    return f"its logits differ by {worst:.2g} from those of the plain forward pass"
+    what = "logits" if has_head else "hidden states"
+    return f"its {what} differ by {worst:.2g} from those of the plain forward pass"
+
+
+def _decoded(
+    causal: Any, prompts: Sequence[Sequence[int]], owner: Sequence[int], after: Tensor
+) -> tuple[Tensor, set[int]]:
+    """Logits (B, 1 + C, V) of prompts and steps, and the windows that the layers asked for."""
+    decoder = SharedDecoder(causal)
+    with decoder.active():
+        read, first = decoder.open(prompts)
+        group = decoder.branch(read, torch.tensor(owner, device=decoder.device))
+        found = [first.logits[owner]]
+        found += [decoder.step([group], tokens).logits for tokens in after.unbind(1)]
+    return torch.stack(found, dim=1).float(), group.windows
+
+
+def _continued(
+    model: Any, prompts: Sequence[Sequence[int]], owner: Sequence[int], after: Tensor
+) -> tuple[Tensor, set[int]]:
+    """As `_decoded`, the final hidden states (B, 1 + C, H), all C tokens at once."""
+
+    def states(ids: Ids, cache: PrefixCache) -> Tensor:
+        found: Tensor = model.base_model(
+            input_ids=ids.tokens, position_ids=ids.positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return found
+
+    def read_last(ids: Ids, cache: PrefixCache, last: Tensor) -> Tensor:
+        return states(ids, cache)[torch.arange(len(last), device=after.device), last]
+
+    with sharing_prefixes(model):
+        read = read_prompts(read_last, prompts, after.device)
+        group = Branches(read.layers, read.lengths, torch.tensor(owner, device=after.device))
+        positions = read.lengths[owner, None] + torch.arange(after.shape[1], device=after.device)
+        rest = states(Ids(after, positions), PrefixCache([group]))
+    return torch.cat([read.outputs[owner, None], rest], dim=1).float(), group.windows
 
 
 def _window(config: Any) -> int:
