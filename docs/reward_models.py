@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rcParams
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pages import insert, interval, save
+
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 PLAIN = ("initial", "samples", "greedy", "demonstrations")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#777777", "#999999", "#bbbbbb", "#222222")
 MARKS = ("o", "s", "^", "D", "x", "+", "v", "*")
@@ -37,8 +36,8 @@ def main() -> None:
     short = "\n".join([*_claims(rows), "", *_at(rows, 16), "", _basis(study)])
     traits = _traits(study.get("traits", []), _dials(rows))
     long = "\n".join([*_claims(rows), "", *_curves(rows), _basis(study), "", *traits])
-    _insert(HERE.parent / "README.md", short)
-    _insert(HERE / "reward-models.md", long)
+    insert(HERE.parent / "README.md", "study", short)
+    insert(HERE / "reward-models.md", "study", long)
     _draw(rows, HERE / "images" / "reward-models.svg")
     sys.stdout.write(long + "\n")
 
@@ -66,11 +65,6 @@ def _find(rows: Sequence[Row], dial: float, selector: str, n: int) -> Row:
     return next(row for row in rows if (row["dial"], row["selector"], row["n"]) == wanted)
 
 
-def _interval(value: float, bounds: Sequence[float], sign: bool = False) -> str:
-    mark = "+" if sign else ""
-    return f"{value:{mark}.2f} [{bounds[0]:{mark}.2f}, {bounds[1]:{mark}.2f}]"
-
-
 def _claims(rows: Sequence[Row]) -> list[str]:
     """Best-of-16 under init-sft against three rivals, paired by prompt."""
     lines = [
@@ -86,7 +80,7 @@ def _claims(rows: Sequence[Row]) -> list[str]:
         for dial in _dials(rows):
             found = _find(rows, dial, "init-sft", 16)[f"minus_{rival}"]
             seeds = ", ".join(f"{value:+.2f}" for value in found["by_seed"])
-            cells.append(f"{_interval(found['value'], found['ci95'], sign=True)}; {seeds}")
+            cells.append(f"{interval(found['value'], found['ci95'], sign=True)}; {seeds}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return lines
 
@@ -100,7 +94,7 @@ def _at(rows: Sequence[Row], n: int) -> list[str]:
     for name in (*PLAIN, *_selectors(rows)):
         size = 1 if name in PLAIN else n
         found = [_find(rows, dial, name, size) for dial in _dials(rows)]
-        cells = [_interval(row["golden"], row["ci95"]) for row in found]
+        cells = [interval(row["golden"], row["ci95"]) for row in found]
         lines.append(f"| {_label(name)} | " + " | ".join(cells) + " |")
     return lines
 
@@ -122,12 +116,12 @@ def _curves(rows: Sequence[Row]) -> list[str]:
         for name in PLAIN:
             row = _find(rows, dial, name, 1)
             lines.append(
-                f"| {_label(name)} | {_interval(row['golden'], row['ci95'])} |"
+                f"| {_label(name)} | {interval(row['golden'], row['ci95'])} |"
                 + " |" * (len(sizes) - 1)
             )
         for name in _selectors(rows):
             found = [_find(rows, dial, name, n) for n in sizes]
-            cells = [_interval(row["golden"], row["ci95"]) for row in found]
+            cells = [interval(row["golden"], row["ci95"]) for row in found]
             lines.append(f"| {_label(name)} | " + " | ".join(cells) + " |")
         lines.append("")
     return lines
@@ -154,17 +148,7 @@ def _traits(traits: Sequence[Row], dials: Sequence[float]) -> list[str]:
     return lines
 
 
-def _insert(path: Path, text: str) -> None:
-    old = path.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{path}: needs the markers {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def _draw(rows: Sequence[Row], path: Path) -> None:
-    rcParams["svg.hashsalt"] = "demoalign"
     dials, selectors = _dials(rows), _selectors(rows)
     figure = Figure(figsize=(4.2 * len(dials), 4.0), layout="constrained")
     axes = figure.subplots(1, len(dials), sharey=True)
@@ -192,8 +176,7 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     axes[0].set_ylabel("golden reward of the best of N")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasSVG(figure).print_svg(str(path), metadata={"Date": None})
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def test_the_script_writes_tables_between_the_markers(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     results.write_text(json.dumps({"schema": 1, "seeds": 2, "rows": rows}), encoding="utf-8")
     (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "reward_models.py", tmp_path / "docs")
+    for script in ("reward_models.py", "pages.py"):
+        shutil.copy(ROOT / "docs" / script, tmp_path / "docs")
     for page in ("README.md", "docs/reward-models.md"):
         text = "before\n<!-- study: begin -->\nstale table\n<!-- study: end -->\nafter\n"
         (tmp_path / page).write_text(text, encoding="utf-8")
