@@ -192,9 +192,9 @@ def best_of_n(
     if output is None:
         raise RecipeError("--output: needed with --prompts, found nothing; name a .jsonl file")
     wanted = load_recipe(recipe, flags)
-    count = answer_prompts(wanted, prompts, output, n, selector)
-    sys.stderr.write(f"{count} answers in {output}\n")
-    return _finish({"answers": count, "path": str(output), "n": n}, as_json)
+    counts = answer_prompts(wanted, prompts, output, n, selector)
+    sys.stderr.write(f"{counts['answers']} answers in {output}\n")
+    return _finish({**counts, "path": str(output), "n": n}, as_json)
 
 
 @app.command()

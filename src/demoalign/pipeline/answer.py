@@ -17,8 +17,12 @@ from demoalign.store import write_text
 
 def answer_prompts(
     recipe: Recipe, prompts: Path, output: Path, n: int, selector: str | None
-) -> int:
-    """Answer each prompt with the best of n samples of the SFT policy; return how many.
+) -> dict[str, int]:
+    """Answer each prompt with the best of n samples of the SFT policy.
+
+    Returns:
+        How many ``answers``, ``tokens_sampled`` for them, and how many of the completions
+        speculative rejection stopped (``rejected``).
 
     Raises:
         RecipeError: no reward model of that name.
@@ -57,7 +61,11 @@ def answer_prompts(
         for choice in choices
     ]
     write_text(output, "".join(line + "\n" for line in lines))
-    return len(lines)
+    return {
+        "answers": len(lines),
+        "tokens_sampled": sum(choice.tokens for choice in choices),
+        "rejected": sum(score is None for choice in choices for score in choice.scores),
+    }
 
 
 def read_prompts(path: Path) -> list[Prompt]:

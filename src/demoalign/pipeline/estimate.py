@@ -75,7 +75,11 @@ def estimate_bytes(sizes: Sizes, recipe: Recipe, config: Any) -> int:
 
 
 def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
-    """Seconds of each stage: 2 FLOP a parameter and token forward, 6 in training."""
+    """Seconds of each stage: 2 FLOP a parameter and token forward, 6 in training.
+
+    Sampling and scoring read a prompt once for all its completions; a ``head`` scores what
+    sampling computed, and a server's time is not ours.
+    """
     rate = _matmul_rate(recipe) * EFFICIENCY
     forward = 2 * (sizes.parameters + sizes.adapter_parameters) / rate
     row = sizes.prompt + sizes.completion
@@ -86,18 +90,21 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
     def training(config: OptimiserConfig, rows: float) -> float:
         return 3 * forward * rows * row * config.epochs
 
-    candidates = tests * (most + recipe.evaluation.initial_samples + 1)
+    def shared(prompts: float, reads: int, completions: float) -> float:
+        return forward * prompts * (reads * sizes.prompt + completions * sizes.completion)
+
+    is_local = recipe.rollouts.engine != "openai"
+    others = recipe.evaluation.initial_samples + 2
     seconds = {
         "sft": training(recipe.sft, sizes.train),
-        "rollouts": forward
-        * train_rows
-        * row
-        * (recipe.rollouts.samples_per_prompt + train_samples(recipe)),
-        "rollouts-test": forward * candidates * row,
-        "best-of-n": forward
-        * candidates
-        * row
-        * sum(reward.ensemble.size for reward in recipe.reward),
+        "rollouts": is_local
+        * shared(train_rows, 2, recipe.rollouts.samples_per_prompt + train_samples(recipe)),
+        "rollouts-test": is_local * shared(tests, 3, most + others - 1),
+        "best-of-n": sum(
+            shared(tests, 1, others if reward.model == "head" else most + others)
+            * reward.ensemble.size
+            for reward in recipe.reward
+        ),
     }
     for reward in recipe.reward:
         once = 2 * forward * train_rows * row
