@@ -113,7 +113,7 @@ def score_together(
 
 def prompt_key(prompt: Prompt) -> str:
     """A text that is equal for equal prompts."""
-    return prompt if isinstance(prompt, str) else json.dumps(prompt)
+    return json.dumps(prompt)
 
 
 def _reads(model: Scoring) -> object:
