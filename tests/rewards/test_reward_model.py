@@ -21,8 +21,8 @@ from demoalign.errors import EvaluationError, ModelError
 from demoalign.policies import Policy
 from demoalign.records import Prompt
 from demoalign.rewards import RewardModel
-from demoalign.rewards.scoring import pad_right
 from demoalign.rewards.scorers import last_positions, on_the_right
+from demoalign.rewards.scoring import pad_right
 from demoalign.rewards.train import train_reward_model
 from tests.conftest import ModelFolder
 from tests.models import BOS, END, chat, load_backbone
