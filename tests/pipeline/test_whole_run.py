@@ -70,6 +70,7 @@ def check_folders(run: Path) -> None:
             if path.is_file() and path.name != "manifest.json"
         }
     assert {"recipe.yaml", "env.json", "run.log", "report.html"} <= {p.name for p in run.iterdir()}
+    assert "prompts read once" in (run / "run.log").read_text(encoding="utf-8")
     assert not [path for path in run.rglob("*") if path.name.endswith((".partial", ".pending"))]
     assert not (run / ".lock").exists()
 

@@ -17,6 +17,7 @@ from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
 from demoalign.pipeline.evaluate import evaluation_stage
 from demoalign.pipeline.memory import give_back
+from demoalign.pipeline.messages import passed_on
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import (
     BaseText,
@@ -180,9 +181,10 @@ class Pipeline:
             self._log(f"{title}: up to date")
             return Outcome(stage.name, "current", 0.0)
         self._log(f"{title}: running")
-        manifest = self.run.do(
-            stage.name, stage.fingerprint, self.recipe.seed, stage.work, keep=stage.resumes
-        )
+        with passed_on(self._log):
+            manifest = self.run.do(
+                stage.name, stage.fingerprint, self.recipe.seed, stage.work, keep=stage.resumes
+            )
         give_back()
         self._log(f"{title}: done in {manifest.seconds:.1f} s")
         return Outcome(stage.name, "done", manifest.seconds)

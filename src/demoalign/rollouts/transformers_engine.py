@@ -116,6 +116,8 @@ class TransformersEngine:
         causal = self._weights(policy)
         decoder, workers = make_decoder(causal), _workers(policy.backbone.device)
         self._facts = describe_decoder(decoder)
+        words = ", ".join(f"{key} {value}" for key, value in self._facts.items())
+        _log.info("rollouts of %s: %s", policy.name, words)
         settings = self._settings(policy, is_greedy, seed, workers, keeps_hidden)
         samplers = [
             Sampler(decoder, WaitingPrompts(hand, cohort), settings)
