@@ -61,7 +61,7 @@ def last_hidden(
         shared = []
     yield from _read_whole(model, rows, sorted(alone, key=lambda i: _length(rows[i])), batch_size)
     shared.sort(key=lambda numbers: len(rows[numbers[0]].prompt))
-    for group in _groups(rows, shared):
+    for group in groups_of(rows, shared):
         yield from _read_group(model, rows, group, batch_size)
 
 
@@ -87,7 +87,7 @@ def _read_whole(
         yield chunk, states[torch.arange(len(chunk), device=device), lengths - 1]
 
 
-def _groups(rows: Sequence[Row], shared: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+def groups_of(rows: Sequence[Row], shared: Sequence[list[int]]) -> Iterator[list[list[int]]]:
     """Prompts that are read together, each with the numbers of its rows."""
     group: list[list[int]] = []
     for numbers in shared:
@@ -120,7 +120,7 @@ def _read_group(
         read = read_prompts(read_trunk, [rows[numbers[0]].prompt for numbers in group], device)
         owner = {number: place for place, numbers in enumerate(group) for number in numbers}
         order = sorted(owner, key=lambda i: len(rows[i].completion))
-        for chunk in _chunks(model, rows, order, read, batch_size):
+        for chunk in chunks_of(model, rows, order, read, batch_size):
             owners = torch.tensor([owner[i] for i in chunk], device=device)
             completions = [rows[i].completion for i in chunk]
             yield chunk, _continue(read_trunk, read, owners, completions, device)
@@ -143,7 +143,7 @@ def _continue(
     return found
 
 
-def _chunks(
+def chunks_of(
     model: Any, rows: Sequence[Row], order: Sequence[int], read: Read, batch_size: int
 ) -> Iterator[list[int]]:
     """Completions of similar length, bounded in tokens and in attention scores."""

@@ -1,0 +1,134 @@
+"""Log-probabilities of given completions, token by token, each prompt read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from demoalign.policies.branches import Branches
+from demoalign.policies.last_hidden import Row, chunks_of, groups_of
+from demoalign.policies.policy import Policy
+from demoalign.policies.prefix_attention import PrefixCache
+from demoalign.policies.shared_prefix import Next, Read, SharedDecoder, right_padded, why_not_shared
+from demoalign.progress import Meter, meter
+
+LOGIT_ELEMENTS = 2**26
+"""Most logits (rows x tokens x vocabulary) that are held at a time."""
+
+Logprobs = list[NDArray[np.float64]]
+
+
+@torch.inference_mode()
+def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 64) -> Logprobs:
+    """log pi(y_t | x, y_<t) in nats, at temperature 1 and in float32.
+
+    Args:
+        policy: pi.
+        rows: token ids of prompts x and completions y, in any order; y may be empty.
+        batch_size: most completions a forward pass; the result does not depend on it.
+
+    Returns:
+        For each row an array (T,), one number for each token of its completion.
+    """
+    causal = policy.backbone.causal
+    causal.eval()
+    found: Logprobs = [np.zeros(0) for _ in rows]
+    numbers = [i for i, row in enumerate(rows) if row.completion]
+    with policy.active(), meter(f"log-probabilities under {policy.name}", len(numbers)) as shown:
+        if why_not_shared(causal) is not None:
+            _read_whole(causal, rows, numbers, batch_size, found, shown)
+            return found
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for number in numbers:
+            by_prompt.setdefault(rows[number].prompt, []).append(number)
+        order = sorted(by_prompt.values(), key=lambda each: len(rows[each[0]].prompt))
+        decoder = SharedDecoder(causal)
+        with decoder.active():
+            for group in groups_of(rows, order):
+                _read_group(decoder, rows, group, batch_size, found, shown)
+    return found
+
+
+def picked(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(..., ) log-probabilities (nats, float64) of tokens (...,) under logits (..., V)."""
+    logits = logits.float()
+    chosen = logits.gather(-1, tokens[..., None]).squeeze(-1).double()
+    return chosen - logits.logsumexp(-1).double()
+
+
+def _read_group(
+    decoder: SharedDecoder,
+    rows: Sequence[Row],
+    group: Sequence[list[int]],
+    batch_size: int,
+    found: Logprobs,
+    shown: Meter,
+) -> None:
+    """Fill in the rows of prompts that are read together."""
+    read, after = decoder.open([rows[numbers[0]].prompt for numbers in group])
+    owner = {number: place for place, numbers in enumerate(group) for number in numbers}
+    order = sorted(owner, key=lambda i: len(rows[i].completion))
+    vocabulary = after.logits.shape[-1]
+    widest = len(rows[order[-1]].completion)
+    size = max(1, min(batch_size, LOGIT_ELEMENTS // (vocabulary * widest)))
+    for chunk in chunks_of(decoder.causal, rows, order, read, size):
+        owners = torch.tensor([owner[i] for i in chunk], device=decoder.device)
+        completions = [rows[i].completion for i in chunk]
+        values = _continue(decoder, read, after, owners, completions).cpu().numpy()
+        for number, row in zip(chunk, values, strict=True):
+            found[number] = row[: len(rows[number].completion)].copy()
+        shown.advance(len(chunk))
+
+
+def _continue(
+    decoder: SharedDecoder,
+    read: Read,
+    after: Next,
+    owners: Tensor,
+    completions: Sequence[tuple[int, ...]],
+) -> Tensor:
+    """(n, T) log-probabilities; the first token's come from the prompt's own logits."""
+    width = max(map(len, completions))
+    tokens = right_padded(completions, width, decoder.device)
+    first = picked(after.logits[owners], tokens[:, 0])[:, None]
+    if width == 1:
+        return first
+    lengths = torch.tensor([len(each) for each in completions], device=decoder.device)
+    steps = torch.arange(width - 1, device=decoder.device).minimum(lengths[:, None] - 1)
+    cache = PrefixCache([Branches(read.layers, read.lengths, owners)])
+    logits = decoder.causal(
+        input_ids=tokens[:, :-1],
+        position_ids=read.lengths[owners][:, None] + steps,
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    return torch.cat([first, picked(logits, tokens[:, 1:])], dim=1)
+
+
+def _read_whole(
+    causal: Any,
+    rows: Sequence[Row],
+    numbers: Sequence[int],
+    batch_size: int,
+    found: Logprobs,
+    shown: Meter,
+) -> None:
+    """Architectures that cannot share prompts: whole rows."""
+    device = next(causal.parameters()).device
+    order = sorted(numbers, key=lambda i: len(rows[i].prompt) + len(rows[i].completion))
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        whole = [rows[i].prompt + rows[i].completion for i in chunk]
+        ids = right_padded(whole, max(map(len, whole)), device)
+        lengths = torch.tensor([len(row) for row in whole], device=device)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        logits = causal(input_ids=ids, attention_mask=mask).logits
+        values = picked(logits[:, :-1], ids[:, 1:]).cpu().numpy()
+        for number, row, end in zip(chunk, values, lengths.tolist(), strict=True):
+            found[number] = row[len(rows[number].prompt) - 1 : end - 1].copy()
+        shown.advance(len(chunk))
