@@ -195,6 +195,21 @@ class EnsembleConfig(Section):
     k: Annotated[float, Field(ge=0)] = 1.0
 
 
+class RatioConfig(Section):
+    """The reward in closed form: the log-ratio of two policies, token by token.
+
+    A token counts only inside the negatives' support, where log pi > ``support`` (nats) and
+    pi >= ``min_p`` times that of the likeliest token; None lifts a limit. What counts is put into
+    ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``, divided by the length.
+    """
+
+    form: Literal["log_ratio", "jensen_shannon"] = "log_ratio"
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    support: Annotated[float, Field(lt=0)] | None = -6.0
+    min_p: Share | None = None
+    per: Literal["sum", "mean"] = "sum"
+
+
 class RewardConfig(OptimiserConfig):
     """One reward model: which completions are positives, which negatives, and how to learn."""
 

@@ -24,12 +24,14 @@ ROWS = [
 ]
 
 
-def plain(policy: Policy, row: Row) -> list[float]:
+def plain(policy: Policy, row: Row) -> list[list[float]]:
     ids = torch.tensor([row.prompt + row.completion])
     with torch.inference_mode(), policy.active():
         whole = torch.log_softmax(policy.backbone.causal(ids).logits[0].double(), dim=-1)
     start = len(row.prompt) - 1
-    return [float(whole[start + t, token]) for t, token in enumerate(row.completion)]
+    places = range(start, start + len(row.completion))
+    values = [float(whole[t, token]) for t, token in zip(places, row.completion, strict=True)]
+    return [values, [float(whole[t].max()) for t in places]]
 
 
 @pytest.fixture
@@ -48,18 +50,18 @@ def test_equal_to_a_plain_forward_pass(tuned: Policy, batch_size: int) -> None:
     for policy in (tuned, Policy("initial", tuned.backbone)):
         found = completion_logprobs(policy, ROWS, batch_size)
         for row, values in zip(ROWS, found, strict=True):
-            np.testing.assert_allclose(values, plain(policy, row), atol=1e-4)
+            np.testing.assert_allclose(np.stack(values), plain(policy, row), atol=1e-4)
 
 
 def test_architectures_that_cannot_share(tuned: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = completion_logprobs(tuned, ROWS)
     monkeypatch.setattr(logprobs, "why_not_shared", lambda _: "no reason")
     for values, other in zip(completion_logprobs(tuned, ROWS), wanted, strict=True):
-        np.testing.assert_allclose(values, other, atol=1e-4)
+        np.testing.assert_allclose(np.stack(values), np.stack(other), atol=1e-4)
 
 
 def test_few_logits_at_a_time(tuned: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = completion_logprobs(tuned, ROWS)
     monkeypatch.setattr(logprobs, "LOGIT_ELEMENTS", 1)
     for values, other in zip(completion_logprobs(tuned, ROWS), wanted, strict=True):
-        np.testing.assert_allclose(values, other, atol=1e-4)
+        np.testing.assert_allclose(np.stack(values), np.stack(other), atol=1e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,20 @@ from demoalign.progress import Meter, meter
 LOGIT_ELEMENTS = 2**26
 """Most logits (rows x tokens x vocabulary) that are held at a time."""
 
-Logprobs = list[NDArray[np.float64]]
+
+class TokenLogprobs(NamedTuple):
+    """Log-probabilities (nats) of one completion's tokens, and what they are to be held against.
+
+    Attributes:
+        values: (T,) log pi(y_t | x, y_<t).
+        highest: (T,) that of the likeliest token at the same place.
+    """
+
+    values: NDArray[np.float64]
+    highest: NDArray[np.float64]
+
+
+Logprobs = list[TokenLogprobs]
 
 
 @torch.inference_mode()
@@ -33,11 +46,11 @@ def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 6
         batch_size: most completions a forward pass; the result does not depend on it.
 
     Returns:
-        For each row an array (T,), one number for each token of its completion.
+        For each row one number for each token of its completion.
     """
     causal = policy.backbone.causal
     causal.eval()
-    found: Logprobs = [np.zeros(0) for _ in rows]
+    found: Logprobs = [TokenLogprobs(np.zeros(0), np.zeros(0)) for _ in rows]
     numbers = [i for i, row in enumerate(rows) if row.completion]
     with policy.active(), meter(f"log-probabilities under {policy.name}", len(numbers)) as shown:
         if why_not_shared(causal) is not None:
@@ -55,10 +68,19 @@ def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 6
 
 
 def picked(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(..., ) log-probabilities (nats, float64) of tokens (...,) under logits (..., V)."""
+    """(2, ...) log-probabilities (nats, float64) of tokens (...), and of the likeliest ones.
+
+    Args:
+        logits: (..., V).
+        tokens: (...) ids.
+    """
     logits = logits.float()
     chosen = logits.gather(-1, tokens[..., None]).squeeze(-1).double()
-    return chosen - logits.logsumexp(-1).double()
+    return torch.stack([chosen, logits.amax(-1).double()]) - logits.logsumexp(-1).double()
+
+
+def _cut(values: NDArray[np.float64], start: int, end: int) -> TokenLogprobs:
+    return TokenLogprobs(values[0, start:end].copy(), values[1, start:end].copy())
 
 
 def _read_group(
@@ -80,8 +102,8 @@ def _read_group(
         owners = torch.tensor([owner[i] for i in chunk], device=decoder.device)
         completions = [rows[i].completion for i in chunk]
         values = _continue(decoder, read, after, owners, completions).cpu().numpy()
-        for number, row in zip(chunk, values, strict=True):
-            found[number] = row[: len(rows[number].completion)].copy()
+        for place, number in enumerate(chunk):
+            found[number] = _cut(values[:, place], 0, len(rows[number].completion))
         shown.advance(len(chunk))
 
 
@@ -92,10 +114,10 @@ def _continue(
     owners: Tensor,
     completions: Sequence[tuple[int, ...]],
 ) -> Tensor:
-    """(n, T) log-probabilities; the first token's come from the prompt's own logits."""
+    """(2, n, T) as `picked`; the first token's come from the prompt's own logits."""
     width = max(map(len, completions))
     tokens = right_padded(completions, width, decoder.device)
-    first = picked(after.logits[owners], tokens[:, 0])[:, None]
+    first = picked(after.logits[owners], tokens[:, 0])[..., None]
     if width == 1:
         return first
     lengths = torch.tensor([len(each) for each in completions], device=decoder.device)
@@ -107,7 +129,7 @@ def _continue(
         past_key_values=cache,
         use_cache=True,
     ).logits
-    return torch.cat([first, picked(logits, tokens[:, 1:])], dim=1)
+    return torch.cat([first, picked(logits, tokens[:, 1:])], dim=-1)
 
 
 def _read_whole(
@@ -129,6 +151,7 @@ def _read_whole(
         mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
         logits = causal(input_ids=ids, attention_mask=mask).logits
         values = picked(logits[:, :-1], ids[:, 1:]).cpu().numpy()
-        for number, row, end in zip(chunk, values, lengths.tolist(), strict=True):
-            found[number] = row[len(rows[number].prompt) - 1 : end - 1].copy()
+        for place, number in enumerate(chunk):
+            begin = len(rows[number].prompt) - 1
+            found[number] = _cut(values[:, place], begin, begin + len(rows[number].completion))
         shown.advance(len(chunk))

@@ -197,18 +197,24 @@ def _judged(
 
 
 def render_answers(model: Scoring, answers: Sequence[Answer]) -> list[Row]:
+    """Token ids of prompts and completions as the model reads them."""
+    read = [each._replace(finished=each.finished and model.ends_answers) for each in answers]
+    return render_rows(model.tokenizer, read, model.scorer.context)
+
+
+def render_rows(tokenizer: Any, answers: Sequence[Answer], context: int | None) -> list[Row]:
     """Token ids of prompts and completions; of longer ones than the context, the beginning."""
-    room = model.scorer.context or sys.maxsize
+    room = context or sys.maxsize
     questions: dict[str, tuple[int, ...]] = {}
     for answer in answers:
         key = prompt_key(answer.prompt)
         if key not in questions:
-            questions[key] = tuple(render_prompt(model.tokenizer, answer.prompt)[:room])
+            questions[key] = tuple(render_prompt(tokenizer, answer.prompt)[:room])
     completions = render_completions(
-        model.tokenizer,
+        tokenizer,
         [answer.prompt for answer in answers],
         [answer.completion for answer in answers],
-        [answer.finished and model.ends_answers for answer in answers],
+        [answer.finished for answer in answers],
     )
     asked = [questions[prompt_key(answer.prompt)] for answer in answers]
     return [

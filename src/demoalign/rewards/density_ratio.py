@@ -1,0 +1,141 @@
+"""The reward in closed form: both sides of the comparison are policies, so their ratio is known.
+
+The best discriminator between two policies p (positives) and q (negatives) has the logit
+log p(y|x) - log q(y|x) (Eq. 9 and 12), a sum over tokens. Where q finds a token all but
+impossible, the ratio is large whatever the token is worth: it tells habits of the demonstrator
+from the base model, and not good answers from bad ones. So tokens count inside q's support only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoalign.config import RatioConfig
+from demoalign.errors import EvaluationError
+from demoalign.policies.last_hidden import Row
+from demoalign.policies.logprobs import TokenLogprobs, completion_logprobs
+from demoalign.policies.policy import Policy
+from demoalign.records import Prompt
+from demoalign.rewards.scoring import Answer, render_rows
+
+Array = NDArray[np.float64]
+
+
+def token_rewards(
+    logprobs_T: Array, reference_T: Array, highest_T: Array, config: RatioConfig
+) -> Array:
+    """(T,) rewards of a completion's tokens, 0 for those outside the reference's support.
+
+    Args:
+        logprobs_T: log p of each token, nats.
+        reference_T: log q of each token.
+        highest_T: log q of the likeliest token at each place.
+        config: form, clip and support. ``log_ratio`` is log p - log q; ``jensen_shannon`` is
+            log(2 p / (p + q)), which is at most log 2.
+    """
+    delta = logprobs_T - reference_T
+    if config.form == "jensen_shannon":
+        delta = np.log(2.0) - np.logaddexp(0.0, -delta)
+    if config.clip is not None:
+        delta = delta.clip(-config.clip, config.clip)
+    counts = np.ones(len(delta), dtype=bool)
+    if config.support is not None:
+        counts &= reference_T > config.support
+    if config.min_p is not None:
+        counts &= reference_T >= highest_T + np.log(config.min_p)
+    return np.where(counts, delta, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DensityRatio:
+    """A reward model without training: scores by the ratio of two policies.
+
+    Attributes:
+        name: label of its scores.
+        positive, negative: give the policies p and q when they are needed, one after the other,
+            so that only one of them must be in memory.
+        config: form, clip, support.
+    """
+
+    name: str
+    positive: Callable[[], Policy]
+    negative: Callable[[], Policy]
+    config: RatioConfig
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+        known: Sequence[tuple[Sequence[int], Sequence[float]] | None] | None = None,
+    ) -> Array:
+        """Rewards (B,) of completions, nats.
+
+        Args:
+            prompts, completions, finished: as in `RewardModel.score`.
+            known: token ids and log p of their tokens, for completions that p has sampled; used
+                where the text encodes to the same ids.
+
+        Raises:
+            EvaluationError: a prompt leaves no room for its completion in the context.
+        """
+        rewards = self.token_rewards(prompts, completions, finished, known)
+        empty = [i for i, each in enumerate(rewards) if not len(each)]
+        if lost := sum(bool(completions[i]) for i in empty):
+            raise EvaluationError(
+                f"reward {self.name}: prompts must leave room for a completion in the model's "
+                f"context, found {lost} of {len(rewards)} that do not. Shorten them."
+            )
+        total = np.array([each.sum() for each in rewards])
+        if self.config.per == "sum":
+            return total
+        mean: Array = total / np.array([max(1, len(each)) for each in rewards])
+        return mean
+
+    def token_rewards(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+        known: Sequence[tuple[Sequence[int], Sequence[float]] | None] | None = None,
+    ) -> list[Array]:
+        """Rewards (T,) of each completion's tokens; arguments as in `score`."""
+        flags = [True] * len(completions) if finished is None else list(finished)
+        answers = [Answer(*each) for each in zip(prompts, completions, flags, strict=True)]
+        number = {key: i for i, key in enumerate(dict.fromkeys(each.key for each in answers))}
+        distinct = {number[each.key]: each for each in answers}
+        policy = self.positive()
+        rows = _render(policy, [distinct[i] for i in range(len(number))])
+        given: dict[int, Any] = {}
+        if known is not None:
+            given = {number[a.key]: k for a, k in zip(answers, known, strict=True) if k}
+        ups = _with_known(policy, rows, given)
+        downs = completion_logprobs(self.negative(), rows)
+        found = [
+            token_rewards(up, down.values, down.highest, self.config)
+            for up, down in zip(ups, downs, strict=True)
+        ]
+        return [found[number[each.key]] for each in answers]
+
+
+def _render(policy: Policy, answers: Sequence[Answer]) -> list[Row]:
+    return render_rows(policy.backbone.tokenizer, answers, policy.backbone.context)
+
+
+def _with_known(
+    policy: Policy, rows: Sequence[Row], given: dict[int, tuple[Sequence[int], Sequence[float]]]
+) -> list[Array]:
+    """log p of each row's tokens (T,); computed where it is not known."""
+    exact = {i: each[1] for i, each in given.items() if tuple(each[0]) == rows[i].completion}
+    left = [i for i in range(len(rows)) if i not in exact]
+    computed: list[TokenLogprobs] = (
+        completion_logprobs(policy, [rows[i] for i in left]) if left else []
+    )
+    found = {i: each.values for i, each in zip(left, computed, strict=True)}
+    found |= {i: np.array(values, dtype=np.float64) for i, values in exact.items()}
+    return [found[i] for i in range(len(rows))]
