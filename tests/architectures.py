@@ -106,7 +106,7 @@ REFUSED: Mapping[str, Make] = {
         **_WIDE,
         layer_types=["conv", "full_attention"],
     ),
-    "phimoe": _kind("PhimoeConfig", **_WIDE, sliding_window=WINDOW, num_local_experts=2),
+    "phimoe": _kind("PhimoeConfig", **_WIDE, sliding_window=2 * WINDOW, num_local_experts=2),
     "phimoe_far": _kind("PhimoeConfig", **_LONG, sliding_window=FAR, num_local_experts=2),
 }
 """ALiBi, attention of their own, attention sinks, convolutions, windows in the mask alone."""

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from demoalign.config import RolloutsConfig
+from demoalign.demonstrations.render import render_prompt
 from demoalign.policies import Policy
 from demoalign.rollouts import PromptSpec, TransformersEngine, transformers_engine
+from demoalign.rollouts.sampler import Sampler, Settings
+from demoalign.rollouts.sampling import Truncation
+from demoalign.rollouts.transformers_engine import make_decoder
 from demoalign.rollouts.waiting import Waiting, WaitingPrompts, deal
 from tests.conftest import ModelFolder
 from tests.models import END, TURN_END, chat, load_backbone
@@ -26,6 +30,35 @@ def test_more_samples_than_places(model_folder: ModelFolder, name: str, count: i
     wanted = sample(policy, SPECS[:count], n=40, batch_size=400)
     assert name != "llama" or len({len(r.token_ids) for r in wanted}) > 5
     agree(policy, SPECS, sample(policy, SPECS[:count], n=40, batch_size=7), wanted)
+
+
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_a_prompt_is_read_once(model_folder: ModelFolder, batch_size: int) -> None:
+    """However often its samples must wait for places; every other pass reads one token a row."""
+    policy = initial(model_folder("llama", "bos"))
+    prompts: list[int] = []
+    hook = policy.backbone.causal.get_input_embeddings().register_forward_hook(
+        lambda _module, inputs, _: prompts.append(inputs[0].numel() * (inputs[0].shape[1] > 1))
+    )
+    sample(policy, SPECS[:1], n=1)  # with the architecture's probe
+    prompts.clear()
+    sample(policy, SPECS[1:2], n=30, batch_size=batch_size)
+    hook.remove()
+    assert sum(prompts) == len(render_prompt(policy.backbone.tokenizer, TEXTS[1]))
+
+
+def test_what_was_read_is_let_go_with_its_last_sample(model_folder: ModelFolder) -> None:
+    policy = initial(model_folder("llama", "bos"))
+    prompts = waiting([5, 2, 9])
+    settings = Settings(Truncation(), is_greedy=False, least=0, most=6, seed=0, places=4)
+    decoder = make_decoder(policy.backbone.causal)
+    sampler, held, ended = Sampler(decoder, WaitingPrompts(prompts), settings), 0, 0
+    with decoder.active():
+        while not sampler.is_done:
+            ended += len(sampler.advance(1))
+            held += sum(each.read is not None for each in prompts)
+    assert (held > 0, ended) == (True, 16)
+    assert [each.read for each in prompts] == [None] * 3
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 30])
