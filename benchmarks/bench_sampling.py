@@ -143,17 +143,22 @@ def cache_memory(n: int = 256) -> float:
     )
     layers = output.past_key_values.layers
     theirs: int = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    return theirs / peak_bytes(policy, spec, n, places=n, most=MOST)
+
+
+def peak_bytes(policy: Policy, spec: PromptSpec, n: int, places: int, most: int) -> int:
+    """The most bytes of keys and values that our sampler holds for n completions of a prompt."""
     decoder = WatchedDecoder(policy.backbone.causal)
-    prompt = Waiting(spec, tuple(ids[0].tolist()), frozenset({0}), list(range(n)))
+    ids = tuple(policy.backbone.tokenizer(spec.prompt)["input_ids"])
     sampler = Sampler(
         decoder,
-        WaitingPrompts([prompt]),
-        Settings(Truncation(), is_greedy=False, least=0, most=MOST, seed=0, places=n),
+        WaitingPrompts([Waiting(spec, ids, frozenset({0}), list(range(n)))]),
+        Settings(Truncation(), is_greedy=False, least=0, most=most, seed=0, places=places),
     )
     with decoder.active():
         while not sampler.is_done:
-            sampler.advance(MOST)
-    return theirs / decoder.most_bytes
+            sampler.advance(most)
+    return decoder.most_bytes
 
 
 class WatchedDecoder(SharedDecoder):
@@ -166,8 +171,16 @@ class WatchedDecoder(SharedDecoder):
     ) -> Next:
         """As `SharedDecoder.step`."""
         found = super().step(groups, tokens, wanted)
-        self.most_bytes = max(self.most_bytes, sum(group.nbytes for group in groups))
+        self.most_bytes = max(self.most_bytes, held_bytes(groups))
         return found
+
+
+def held_bytes(groups: Sequence[Branches]) -> int:
+    """Bytes of keys and values; a prompt that several groups continue counts once."""
+    prefixes = {id(group.prefix): group.prefix or [] for group in groups}
+    shared = sum(k.nbytes + v.nbytes for layers in prefixes.values() for k, v in layers)
+    copies = sum(k.nbytes + v.nbytes for group in groups for k, v in group.prefix or [])
+    return sum(group.nbytes for group in groups) - copies + shared
 
 
 def decode_step(rows: int = 256, depth: int = 32, repeats: int = 20) -> dict[str, float]:

@@ -148,6 +148,15 @@ def test_who_is_stopped_follows_from_the_scores_at_the_checkpoints(
     assert np.allclose(real.scores[alive], watched[8].final[alive], atol=1e-4)
 
 
+def test_answers_that_end_at_a_checkpoint_are_judged_as_whole_ones(studied: Path) -> None:
+    """The state in the middle of an answer is not that of an answer which ends there."""
+    for each in partial_scores(world(miniature(), 0.0, 0, studied), EVERY):
+        going = np.isfinite(each.partial)
+        assert np.array_equal(going, np.isfinite(each.as_ended))
+        assert going.any()
+        assert np.abs(each.partial - each.as_ended)[going].max() > 1e-3
+
+
 def replay(partial: list[Array], keep: float) -> Array:
     """(P, M) which candidates reach their end."""
     alive = np.ones(partial[0].shape, dtype=bool)

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from demoalign.config import Recipe, RejectionConfig
 from demoalign.evaluation.golden import load_golden
 from demoalign.evaluation.measured import as_grid
-from demoalign.improve.best_of_n import Choice, best_of_n
+from demoalign.improve.best_of_n import Choice, Selector, best_of_n
 from demoalign.improve.rejection import make_rejection
 from demoalign.pipeline.measure import test_rows
 from demoalign.pipeline.pipeline import Pipeline, Stage
 from demoalign.pipeline.studies.worlds import Array
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt
-from demoalign.rewards.ensemble import EnsembleSelector
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.rejection import Partial
 from demoalign.rollouts.transformers_engine import TransformersEngine
@@ -76,12 +75,14 @@ class Checkpoint:
 
     Attributes:
         tokens: where it is.
-        partial: (P, M) scores there, NaN for candidates that had ended before.
+        partial: (P, M) what the judge says there, NaN for candidates that had ended before.
+        as_ended: (P, M) the same of whole answers that end there, which costs forward passes.
         final: (P, M) scores in the end.
     """
 
     tokens: int
     partial: Array
+    as_ended: Array
     final: Array
 
 
@@ -97,9 +98,10 @@ def judged(pipeline: Pipeline, config: RejectionConfig) -> Judged:
 def partial_scores(pipeline: Pipeline, checkpoints: Sequence[int]) -> list[Checkpoint]:
     """What candidates score at checkpoints, and in the end, if none is stopped."""
     found = _kept(pipeline, "partial", list(checkpoints), lambda: _watch(pipeline, checkpoints))
+    parts = zip(checkpoints, found["partial"], found["as_ended"], strict=True)
     return [
-        Checkpoint(tokens, _grid(scores), _grid(found["final"]))
-        for tokens, scores in zip(checkpoints, found["partial"], strict=True)
+        Checkpoint(tokens, _grid(partial), _grid(as_ended), _grid(found["final"]))
+        for tokens, partial, as_ended in parts
     ]
 
 
@@ -153,12 +155,14 @@ def _watch(pipeline: Pipeline, checkpoints: Sequence[int]) -> Found:
     policy, selector, prompts = _parts(pipeline)
     config = RejectionConfig(level="gentle", checkpoints=tuple(checkpoints), cohort=n)
     rejection = make_rejection(config, recipe.rollouts, policy, selector, n)
-    said: dict[tuple[str, tuple[int, ...]], float] = {}
+    said: dict[tuple[str, tuple[int, ...]], tuple[float, float]] = {}
 
     def judge(partials: Sequence[Partial]) -> Array:
         scores = rejection.judge(partials)
+        asked = [each.prompt for each in partials]
+        whole = selector.score(asked, [each.text for each in partials])
         keys = [(str(each.prompt), each.token_ids) for each in partials]
-        said.update(zip(keys, scores.tolist(), strict=True))
+        said.update(zip(keys, zip(scores.tolist(), whole.tolist(), strict=True), strict=True))
         return scores
 
     engine = TransformersEngine(recipe.rollouts, replace(rejection, keep=1.0, judge=judge))
@@ -167,23 +171,22 @@ def _watch(pipeline: Pipeline, checkpoints: Sequence[int]) -> Found:
     asked = [prompts[number // n] for number in range(len(rollouts))]
     ended = [each.finish_reason == "stop" for each in rollouts]
     final = selector.score(asked, [each.completion for each in rollouts], ended)
-    partial = [
-        [
-            said.get((str(prompt), tuple(each.token_ids[:tokens])))
-            for prompt, each in zip(asked, rollouts, strict=True)
-        ]
-        for tokens in checkpoints
-    ]
-    return {"final": _split(final.tolist(), n), "partial": [_split(each, n) for each in partial]}
+    found: Found = {"final": _split(final.tolist(), n), "partial": [], "as_ended": []}
+    for tokens in checkpoints:
+        keys = [(str(p), tuple(r.token_ids[:tokens])) for p, r in zip(asked, rollouts, strict=True)]
+        pairs = [said.get(key, (None, None)) for key in keys]
+        found["partial"].append(_split([partial for partial, _ in pairs], n))
+        found["as_ended"].append(_split([as_ended for _, as_ended in pairs], n))
+    return found
 
 
-def _parts(pipeline: Pipeline) -> tuple[Policy, EnsembleSelector, list[Prompt]]:
+def _parts(pipeline: Pipeline) -> tuple[Policy, Selector, list[Prompt]]:
     """The SFT policy, the selector, and the test prompts."""
     recipe, models = pipeline.recipe, pipeline.models
     config = next(each for each in recipe.reward if each.title == SELECTOR)
     policy = models.sft()
     prompts = [row.prompt for row in test_rows(recipe, pipeline.run.folder)]
-    return policy, models.selector(config), prompts
+    return policy, models.stored(config), prompts
 
 
 def _split(values: Sequence[float | None], n: int) -> list[Sequence[float | None]]:

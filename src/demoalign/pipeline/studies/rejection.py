@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def study_rejection(recipe: Recipe, seeds: int, output: Path) -> dict[str, Any]:
         "n": full[0].scores.shape[1],
         "max_new_tokens": most,
         "full": _whole(full),
+        "plain": _plain(full),
         "rows": found,
         "checkpoints": [_agreement([each[i] for each in watched]) for i in range(len(every))],
     }
@@ -110,6 +111,7 @@ def compare(full: Sequence[Judged], runs: Sequence[Judged]) -> dict[str, Any]:
             _between(whole.reward(name), whole.scores, count)
             for whole, count in zip(full, counts, strict=True)
         ]
+        found[name] = estimate(mine)
         found[f"{name}_lost"] = estimate([a - b for a, b in zip(best, mine, strict=True)])
         found[f"{name}_over_equal_tokens"] = estimate(
             [a - b for a, b in zip(mine, plain, strict=True)]
@@ -149,16 +151,31 @@ def _whole(full: Sequence[Judged]) -> dict[str, Any]:
     return found
 
 
+def _plain(full: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Expected best of n without rejection, for n up to all candidates."""
+    count = full[0].scores.shape[1]
+    rows: list[dict[str, Any]] = []
+    for n in sorted({max(1, count * sixteenths // 16) for sixteenths in range(17)}):
+        row: dict[str, Any] = {"n": n}
+        for name in REWARDS:
+            values = [expected_best_of_n(each.reward(name), each.scores, n) for each in full]
+            row[name] = estimate(values)
+        rows.append(row)
+    return rows
+
+
 def _agreement(parts: Sequence[Checkpoint]) -> dict[str, Any]:
     """Rank correlation with the final score among those that still went on, mean over prompts."""
-    found = []
-    for part in parts:
-        pairs = zip(part.partial, part.final, strict=True)
-        found.append(np.array([rank_correlation(partial, final) for partial, final in pairs]))
+
+    def correlation(of: Callable[[Checkpoint], Array]) -> dict[str, Any]:
+        pairs = [zip(of(part), part.final, strict=True) for part in parts]
+        return estimate([np.array([rank_correlation(a, b) for a, b in each]) for each in pairs])
+
     return {
         "tokens": parts[0].tokens,
         "still_going": estimate([np.isfinite(part.partial).mean(axis=1) for part in parts]),
-        "rank_correlation": estimate(found),
+        "rank_correlation": correlation(lambda part: part.partial),
+        "rank_correlation_as_ended": correlation(lambda part: part.as_ended),
     }
 
 
