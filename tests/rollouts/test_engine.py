@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from demoalign.config import AdapterConfig, RolloutsConfig
 from demoalign.demonstrations.render import render_prompt
-from demoalign.errors import ModelError
+from demoalign.errors import ModelError, RolloutError
 from demoalign.policies import Policy
 from demoalign.rollouts import PromptSpec, TransformersEngine, transformers_engine
 from tests.conftest import ModelFolder
@@ -82,6 +82,13 @@ def test_a_prompt_must_leave_room(model_folder: ModelFolder) -> None:
         f"tokens, found {size} + {CONTEXT - size + 1} for prompt p0. Lower max_new_tokens or "
         "demonstrations.max_prompt_tokens."
     )
+
+
+def test_two_prompts_with_one_id_are_refused(model_folder: ModelFolder) -> None:
+    """They would draw the same random numbers, and one could not be told from the other."""
+    specs = [*SPECS, PromptSpec("p3", "Another")]
+    with pytest.raises(RolloutError, match="each needs an id of its own, found 'p3' twice"):
+        sample(initial(model_folder("llama", "bos")), specs)
 
 
 # Equality whatever is around

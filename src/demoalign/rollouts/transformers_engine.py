@@ -8,6 +8,7 @@ may differ in their last digits. Log-probabilities come from the same logits, in
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from demoalign.demonstrations.render import (
     render_completions,
     render_prompt,
 )
-from demoalign.errors import ModelError
+from demoalign.errors import ModelError, RolloutError
 from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.policy import Policy
 from demoalign.policies.sampling_copy import faster_copy, merged_copy, small_copy
@@ -88,6 +89,7 @@ class TransformersEngine:
 
         Raises:
             ModelError: prompt and max_new_tokens do not fit the model's context.
+            RolloutError: two prompts have the same id.
         """
         for sampled in self._sample(policy, prompts, n, seed, greedy, keeps_hidden=False):
             yield sampled.rollout
@@ -112,6 +114,9 @@ class TransformersEngine:
     ) -> Iterator[Sampled]:
         waiting = [self._waiting(policy, spec, n, is_greedy) for spec in prompts]
         order = [(each.spec.id, index) for each in waiting for index in each.indices]
+        if len(set(order)) < len(order):
+            (twice, _), _ = Counter(order).most_common(1)[0]
+            raise RolloutError(f"prompts: each needs an id of its own, found {twice!r} twice")
         cohort = self.rejection.cohort if self.rejection else None
         causal = self._weights(policy)
         decoder, workers = make_decoder(causal), _workers(policy.backbone.device)
