@@ -27,6 +27,10 @@ MANY_ANSWERS = ANSWERS * 6 + [" It has no paper."]
 FLAGS = [i % 3 != 0 for i in range(len(MANY_ANSWERS))]
 
 
+def row_of(model: RewardModel, ids: list[int]) -> torch.Tensor:
+    return torch.tensor([ids], device=model.scorer.device)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "bloom"])
 @pytest.mark.parametrize("kind", ["head", "full"])
 def test_neither_batches_nor_company_change_a_score(
@@ -52,7 +56,7 @@ def test_a_score_is_that_of_the_whole_sequence(model_folder: ModelFolder) -> Non
     model = fresh_reward(model_folder("llama", "chat"))
     found = model.score(MANY_PROMPTS, MANY_ANSWERS, FLAGS)
     for value, prompt, answer, flag in zip(found, MANY_PROMPTS, MANY_ANSWERS, FLAGS, strict=True):
-        ids = torch.tensor([render(model.tokenizer, prompt, answer, flag).ids])
+        ids = row_of(model, render(model.tokenizer, prompt, answer, flag).ids)
         with torch.inference_mode():
             reward, _ = model.scorer(ids, torch.ones_like(ids))
         assert value == pytest.approx(float(reward), abs=2e-5)
@@ -195,7 +199,7 @@ def test_of_long_sequences_the_beginning_is_scored(
     prompts = [long] * 3 + [longer] * 3 + ["Why?"] * 3
     found = model.score(prompts, answers * 3)
     for value, prompt, answer in zip(found, prompts, answers * 3, strict=True):
-        ids = torch.tensor([render(model.tokenizer, prompt, answer).ids[:CONTEXT]])
+        ids = row_of(model, render(model.tokenizer, prompt, answer).ids[:CONTEXT])
         with torch.inference_mode():
             reward, _ = model.scorer(ids, torch.ones_like(ids))
         assert value == pytest.approx(float(reward), abs=2e-5)

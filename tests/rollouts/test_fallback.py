@@ -44,9 +44,8 @@ def test_greedy_is_what_generate_gives(model_folder: ModelFolder, name: str) -> 
     policy = initial(model_folder(name, "bos"))
     for rollout in greedy(policy, SPECS, 9):
         prompt = render_prompt(policy.backbone.tokenizer, TEXTS[int(rollout.prompt_id[1:])])
-        whole = policy.backbone.causal.generate(
-            torch.tensor([prompt]), do_sample=False, max_new_tokens=9
-        )
+        ids = torch.tensor([prompt], device=policy.backbone.device)
+        whole = policy.backbone.causal.generate(ids, do_sample=False, max_new_tokens=9)
         assert whole[0, len(prompt) :].tolist() == rollout.token_ids
 
 

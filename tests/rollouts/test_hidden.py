@@ -31,8 +31,9 @@ def sample_hidden(
 
 
 def last_state(policy: Policy, ids: Sequence[int]) -> NDArray[np.float32]:
+    row = torch.tensor([list(ids)], device=policy.backbone.device)
     with torch.inference_mode(), policy.active():
-        states = policy.backbone.trunk(input_ids=torch.tensor([list(ids)])).last_hidden_state
+        states = policy.backbone.trunk(input_ids=row).last_hidden_state
     result: NDArray[np.float32] = states[0, -1].float().cpu().numpy()
     return result
 

@@ -169,9 +169,10 @@ def test_the_judge_is_given_what_was_sampled(model_folder: ModelFolder, keeps_hi
             ids = list(each.token_ids)
             assert each.text == decode_completion(backbone.tokenizer, each.prompt, ids)
             whole = render_prompt(backbone.tokenizer, each.prompt) + ids
+            row = torch.tensor([whole], device=backbone.device)
             with torch.inference_mode(), tuned.active():
-                states = backbone.trunk(input_ids=torch.tensor([whole])).last_hidden_state
-            np.testing.assert_allclose(each.hidden, states[0, -1].numpy(), atol=2e-4)
+                states = backbone.trunk(input_ids=row).last_hidden_state
+            np.testing.assert_allclose(each.hidden, states[0, -1].cpu().numpy(), atol=2e-4)
     stopped = sum(rollout.finish_reason == "rejected" for rollout in found)
     assert stopped == sum(len(batch) - math.ceil(len(batch) / 2) for batch in judge.seen)
 
