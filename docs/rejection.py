@@ -117,6 +117,8 @@ def _share(found: Row) -> str:
 
 
 def _signed(found: Row) -> str:
+    if found["value"] is None:
+        return "not known"
     return interval(found["value"], found["ci95"], sign=True)
 
 

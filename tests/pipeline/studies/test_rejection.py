@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from demoalign.rollouts.rejection import survivors
 from demoalign.rollouts.transformers_engine import TransformersEngine
 from tests.pipeline.studies.miniature import miniature
 
+ROOT = Path(__file__).parents[3]
 NAN = math.nan
 Rows = list[list[float]]
 EVERY = (4, 8, 16)
@@ -118,6 +122,25 @@ def test_the_study_in_miniature(studied: Path) -> None:
     assert saved == sorted(saved)
     assert [each["tokens"] for each in found["checkpoints"]] == list(EVERY)
     assert found["full"]["prompts"] == 6
+
+
+def test_the_script_writes_tables_and_a_picture(studied: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for script in ("rejection.py", "pages.py"):
+        shutil.copy(ROOT / "docs" / script, tmp_path / "docs")
+    page = tmp_path / "docs" / "rollouts.md"
+    page.write_text("before\n<!-- rejection: begin -->\nold\n<!-- rejection: end -->\nafter\n")
+    command = [sys.executable, str(tmp_path / "docs" / "rejection.py")]
+    subprocess.run([*command, str(studied / "results.json")], check=True, capture_output=True)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    found = json.loads((studied / "results.json").read_text(encoding="utf-8"))
+    saved = 100 * found["rows"][0]["tokens_saved"]["value"]
+    assert f"| gentle, at 4 | {saved:.0f} % [" in text
+    assert text.count("| aggressive, at 8 and 16 | ") == 2
+    assert (tmp_path / "docs" / "images" / "rejection.svg").is_file()
 
 
 def test_a_second_study_reads_what_the_first_stored(

@@ -186,7 +186,7 @@ def _parts(pipeline: Pipeline) -> tuple[Policy, Selector, list[Prompt]]:
     config = next(each for each in recipe.reward if each.title == SELECTOR)
     policy = models.sft()
     prompts = [row.prompt for row in test_rows(recipe, pipeline.run.folder)]
-    return policy, models.stored(config), prompts
+    return policy, models.selector(config), prompts
 
 
 def _split(values: Sequence[float | None], n: int) -> list[Sequence[float | None]]:
