@@ -552,3 +552,16 @@ def test_odd_characters_read_back_equal(odd: str) -> None:
     raw = {"name": "n", "model": {"base": odd}, "demonstrations": {"source": odd}}
     recipe = parse_recipe(raw)
     assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_the_closed_form_needs_two_policies() -> None:
+    (config,) = parse_recipe({**BASE, "reward": {"model": "density_ratio"}}).reward
+    assert (config.title, config.positives, config.negatives) == ("density-ratio", "sft", "initial")
+    for wrong, said in (
+        ({"model": "density_ratio", "positives": "demonstrations"}, "found demonstrations"),
+        ({"model": "density_ratio", "ensemble": 2}, "found size 2"),
+        ({"model": "head", "ratio": {"clip": 1.0}}, "found head"),
+        ({"model": "density_ratio", "ratio": {"clip": -1}}, "greater than 0"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            parse_recipe({**BASE, "reward": wrong})

@@ -217,7 +217,8 @@ class RewardConfig(OptimiserConfig):
     positives: Source = "sft"
     negatives: Source = "initial"
     loss: Literal["bce", "bradley_terry", "bradley_terry_variance"] = "bce"
-    model: Literal["adapter", "head", "full"] = "adapter"
+    model: Literal["adapter", "head", "full", "density_ratio"] = "adapter"
+    ratio: RatioConfig | None = None
     holdout_fraction: Share = 0.1
     preferences: str | None = None
     ensemble: EnsembleConfig = EnsembleConfig()
@@ -227,6 +228,8 @@ class RewardConfig(OptimiserConfig):
         """The name given, else the sources' (negatives first, as in Table 1)."""
         if self.name:
             return self.name
+        if self.model == "density_ratio":
+            return "density-ratio"
         if {self.positives, self.negatives} == {"preferred", "dispreferred"}:
             return "preference"
         return f"{_short(self.negatives)}-{_short(self.positives)}"
@@ -261,7 +264,26 @@ class RewardConfig(OptimiserConfig):
                 "preferences: used only with positives: preferred, negatives: dispreferred; "
                 f"found positives: {self.positives}, negatives: {self.negatives}"
             )
+        self._check_ratio()
         return self
+
+    def _check_ratio(self) -> None:
+        if self.model != "density_ratio":
+            if self.ratio is not None:
+                raise ValueError(f"ratio: belongs to model: density_ratio, found {self.model}")
+            return
+        sources = (self.positives, self.negatives)
+        others = [each for each in sources if each in ("demonstrations", "preferred")]
+        if others:
+            raise ValueError(
+                "model: density_ratio compares two policies (initial, sft, policy:FOLDER), whose "
+                f"likelihoods are known; found {others[0]}"
+            )
+        if self.ensemble.size > 1:
+            raise ValueError(
+                "ensemble: a density_ratio has no training that could differ by seed, found size "
+                f"{self.ensemble.size}"
+            )
 
 
 class RejectionConfig(Section):

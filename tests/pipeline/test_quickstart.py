@@ -25,7 +25,7 @@ def test_quickstart_in_miniature(tmp_path: Path) -> None:
     said = cli("run", path, *flags)
     assert said.status == 0, said.err
     run = tmp_path / "runs" / "quickstart"
-    models = ["init-sft", "init-demo", "sft-demo", "preference"]
+    models = ["init-sft", "init-demo", "sft-demo", "preference", "density-ratio"]
     golden = metrics_of(run, "golden_reward")
     assert {m["selector"] for m in golden} == {
         *models,

@@ -42,6 +42,12 @@ def all_kinds(project: Project, policy: Path) -> list[dict[str, Any]]:
             "name": "two-of-a.kind",
             "ensemble": {"size": 2, "aggregate": "mean_minus_std", "k": 0.5},
         },
+        {"model": "density_ratio"},
+        {
+            "model": "density_ratio",
+            "name": "far",
+            "negatives": f"policy:{project.plain['model']['base']}",
+        },
     ]
 
 
@@ -53,7 +59,10 @@ NAMES = [
     "annotators",
     "elsewhere-demo",
     "two-of-a.kind",
+    "density-ratio",
+    "far",
 ]
+TRAINED = NAMES[:-2]
 
 
 @pytest.fixture
@@ -80,8 +89,8 @@ def test_all_kinds_in_one_run(project: Project, elsewhere: Path, adapter: str) -
         assert values == sorted(values), "more candidates never lower the reward selected by"
     heldout = {m["selector"] for m in metrics_of(run, "heldout_accuracy")}
     assert set(NAMES) <= heldout
-    folders = [run / "reward" / name for name in NAMES[:-1]]
-    folders += [run / "reward" / NAMES[-1] / f"member-{i}" for i in range(2)]
+    folders = [run / "reward" / name for name in TRAINED[:-1]]
+    folders += [run / "reward" / TRAINED[-1] / f"member-{i}" for i in range(2)]
     for folder in folders:
         AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
     check_ensemble(run)
@@ -109,6 +118,34 @@ def check_ensemble(run: Path) -> None:
     }
     wanted = (first + second) / 2 - 0.5 * np.abs(first - second) / 2
     assert [stored[row.id] for row in rows] == pytest.approx(list(wanted), abs=1e-4)
+
+
+def test_a_ratio_needs_one_tokenizer(project: Project, elsewhere: Path) -> None:
+    reward = {"model": "density_ratio", "negatives": f"policy:{elsewhere}"}
+    with pytest.raises(DemoalignError, match="must have the same tokenizer"):
+        Pipeline(project.recipe({"reward": [reward]})).advance("reward")
+
+
+def test_the_ratio_of_stored_and_of_computed_log_probabilities(project: Project) -> None:
+    """Candidates' own log-probabilities are used; the score is what the policies say."""
+    recipe = project.recipe({"reward": [{"model": "density_ratio", "ratio": {"clip": None}}]})
+    pipeline = Pipeline(recipe)
+    pipeline.advance("best-of-n")
+    rollouts = read_records(project.run / "rollouts-test" / "sft.jsonl", Rollout)
+    stored = {
+        line["rollout_id"]: line["value"]
+        for line in lines_of(project.run / "best-of-n" / "scores.jsonl")
+        if line["reward_model"] == "density-ratio"
+    }
+    tests = lines_of(project.run / "demonstrations" / "test.jsonl")
+    prompts = {row["id"]: row["prompt"] for row in tests}
+    found = pipeline.models.ratio(recipe.reward[0]).score(
+        [prompts[rollout.prompt_id] for rollout in rollouts],
+        [rollout.completion for rollout in rollouts],
+        [rollout.finish_reason == "stop" for rollout in rollouts],
+    )
+    assert [stored[rollout.id] for rollout in rollouts] == pytest.approx(list(found), abs=1e-3)
+    assert len(set(stored.values())) > 3
 
 
 def check_sources(run: Path, elsewhere: Path) -> None:

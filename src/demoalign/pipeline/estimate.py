@@ -108,7 +108,8 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
     }
     for reward in recipe.reward:
         once = 2 * forward * train_rows * row
-        work = once if reward.model == "head" else training(reward, 2 * train_rows)
+        is_read = reward.model in ("head", "density_ratio")
+        work = once if is_read else training(reward, 2 * train_rows)
         seconds[f"reward/{reward.title}"] = work * reward.ensemble.size
     return seconds
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from demoalign.config import Recipe, RewardConfig
+from demoalign.config import RatioConfig, Recipe, RewardConfig
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import INITIAL, SFT, Policy
+from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector
 from demoalign.rewards.reward_model import RewardModel
 
@@ -57,8 +59,29 @@ class Models:
             self._tuned = Backbone.load(tuned)
         return Policy(SFT, self._tuned)
 
-    def selector(self, config: RewardConfig) -> EnsembleSelector:
-        """A stored reward model (all members of its ensemble), on the shared weights."""
+    def ratio(self, config: RewardConfig) -> DensityRatio:
+        """The reward in closed form of the two policies that a recipe names."""
+
+        def giver(source: str) -> Callable[[], Policy]:
+            known = {"initial": self.initial, "sft": self.sft}
+            return known.get(source, lambda: self.other(source.removeprefix("policy:")))
+
+        sources = giver(config.positives), giver(config.negatives)
+        return DensityRatio(config.title, *sources, config.ratio or RatioConfig())
+
+    def other(self, folder: str) -> Policy:
+        """A policy from elsewhere; the run's own weights are let go of."""
+        self.release()
+        return Policy.load(folder, "policy", self._recipe.model.device)
+
+    def selector(self, config: RewardConfig) -> EnsembleSelector | DensityRatio:
+        """A reward model: stored (all members of its ensemble), or in closed form."""
+        if config.model == "density_ratio":
+            return self.ratio(config)
+        return self.stored(config)
+
+    def stored(self, config: RewardConfig) -> EnsembleSelector:
+        """A trained reward model, on the shared weights."""
         folder = self._folder / "reward" / config.title
         members = tuple(
             self._reward(f"{config.title}-{member}", member_folder(folder, config, member))

@@ -22,6 +22,7 @@ from demoalign.pipeline.measure import (
 )
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.training import train_samples
+from demoalign.policies.policy import SFT
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
 from demoalign.rewards.ensemble import aggregate
 from demoalign.rewards.scoring import score_together
@@ -71,8 +72,9 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
     finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
     hidden = _known_states(run, len(rows), sampled)
+    logprobs = [None] * len(rows) + [_own_logprobs(rollout) for rollout in said]
     scores: list[Score] = []
-    judged = _reward_scores(recipe, models, Said(questions, answers, finished, hidden))
+    judged = _reward_scores(recipe, models, Said(questions, answers, finished, hidden, logprobs))
     for name, values in judged.items():
         scores += [Score(i, name, float(v)) for i, v in zip(ids, values, strict=True)]
     scores += [
@@ -86,12 +88,26 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
 
 
 class Said(NamedTuple):
-    """Completions to be scored, and the hidden states (B, H) of those where they are known."""
+    """Completions to be scored, and what sampling has left behind of some of them.
+
+    Attributes:
+        prompts, completions, finished: B of each.
+        hidden: (B, H) final hidden states under the SFT policy, NaN where they are not known.
+        logprobs: token ids and their log-probabilities under the SFT policy, or None.
+    """
 
     prompts: Sequence[Prompt]
     completions: Sequence[str]
     finished: Sequence[bool]
     hidden: NDArray[np.float32] | None
+    logprobs: list[tuple[list[int], list[float]] | None]
+
+
+def _own_logprobs(rollout: Rollout) -> tuple[list[int], list[float]] | None:
+    """Ids and log-probabilities of what the SFT policy has sampled here."""
+    if rollout.policy != SFT or rollout.token_logprobs is None:
+        return None
+    return rollout.token_ids, rollout.token_logprobs
 
 
 def _known_states(
@@ -114,12 +130,18 @@ def _known_states(
 def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDArray[np.float64]]:
     """Every reward model's scores: heads together in one pass, others one at a time."""
     heads = [config for config in recipe.reward if config.model == "head"]
-    others = [[config] for config in recipe.reward if config.model != "head"]
+    others = [[config] for config in recipe.reward if config.model in ("adapter", "full")]
     found = {}
+    for config in recipe.reward:
+        if config.model == "density_ratio":
+            known = said.logprobs if config.positives == "sft" else None
+            found[config.title] = models.ratio(config).score(
+                said.prompts, said.completions, said.finished, known
+            )
     for group in [heads, *others] if heads else others:
         if group is heads:
             models.sft()
-        selectors = [models.selector(config) for config in group]
+        selectors = [models.stored(config) for config in group]
         members = [member for selector in selectors for member in selector.members]
         reads = group is heads and all(selector.reads(models.sft()) for selector in selectors)
         hidden = said.hidden if reads else None

@@ -64,10 +64,18 @@ def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
 def reward_stage(
     recipe: Recipe, config: RewardConfig, run: Path, models: Models, folder: Path
 ) -> None:
-    """Train one reward model, measure it on held-out comparisons, store it."""
+    """Train one reward model, measure it on held-out comparisons, store it.
+
+    One in closed form has nothing to train.
+    """
     train, _ = read_data(run / "demonstrations")
     comparisons = _comparisons(recipe, config, run, models, folder, train)
     training, held_out = hold_out(comparisons, config.holdout_fraction, recipe.seed)
+    if config.model == "density_ratio":
+        found = heldout_metrics(models.ratio(config), held_out, config.loss, recipe.seed)
+        write_json(folder / "heldout.json", [dataclasses.asdict(metric) for metric in found])
+        models.release()
+        return
     metrics = []
     for member in range(config.ensemble.size):
         place = member_folder(folder, config, member)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoalign.config import RatioConfig
-from demoalign.errors import EvaluationError
+from demoalign.errors import EvaluationError, ModelError
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import TokenLogprobs, completion_logprobs
 from demoalign.policies.policy import Policy
@@ -97,6 +97,16 @@ class DensityRatio:
         mean: Array = total / np.array([max(1, len(each)) for each in rewards])
         return mean
 
+    def score_with_deviation(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+    ) -> tuple[Array, Array]:
+        """As `score`, with V(x,y) of Eq. 15 beside it, which is 1: both (B,)."""
+        scores = self.score(prompts, completions, finished)
+        return scores, np.ones_like(scores)
+
     def token_rewards(
         self,
         prompts: Sequence[Prompt],
@@ -108,23 +118,38 @@ class DensityRatio:
         flags = [True] * len(completions) if finished is None else list(finished)
         answers = [Answer(*each) for each in zip(prompts, completions, flags, strict=True)]
         number = {key: i for i, key in enumerate(dict.fromkeys(each.key for each in answers))}
-        distinct = {number[each.key]: each for each in answers}
+        distinct = {number[each.key]: each for each in reversed(answers)}
+        distinct = dict(sorted(distinct.items()))
         policy = self.positive()
-        rows = _render(policy, [distinct[i] for i in range(len(number))])
+        tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
+        rows = render_rows(tokenizer, list(distinct.values()), context)
         given: dict[int, Any] = {}
         if known is not None:
             given = {number[a.key]: k for a, k in zip(answers, known, strict=True) if k}
         ups = _with_known(policy, rows, given)
-        downs = completion_logprobs(self.negative(), rows)
+        del policy  # the other one may need its memory
+        reference = self.negative()
+        if reference.backbone.tokenizer is not tokenizer:
+            self._check_reads_alike(reference, list(distinct.values()), rows)
+        downs = completion_logprobs(reference, rows)
         found = [
             token_rewards(up, down.values, down.highest, self.config)
             for up, down in zip(ups, downs, strict=True)
         ]
         return [found[number[each.key]] for each in answers]
 
-
-def _render(policy: Policy, answers: Sequence[Answer]) -> list[Row]:
-    return render_rows(policy.backbone.tokenizer, answers, policy.backbone.context)
+    def _check_reads_alike(
+        self, reference: Policy, answers: Sequence[Answer], rows: Sequence[Row]
+    ) -> None:
+        """A ratio of tokens needs policies to which a text is the same tokens."""
+        backbone = reference.backbone
+        theirs = render_rows(backbone.tokenizer, answers, backbone.context)
+        if differs := sum(own != their for own, their in zip(rows, theirs, strict=True)):
+            raise ModelError(
+                f"reward {self.name}: both policies must have the same tokenizer, found "
+                f"{differs} of {len(rows)} completions that {reference.name} encodes otherwise. "
+                "Use policies of one base model, or model: adapter."
+            )
 
 
 def _with_known(

@@ -10,12 +10,13 @@ import torch
 from demoalign.intervals import bootstrap_mean, wilson
 from demoalign.records import Metric
 from demoalign.rewards.comparisons import Comparison
+from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.losses import calibration_error
 from demoalign.rewards.reward_model import RewardModel
 
 
 def heldout_metrics(
-    model: RewardModel, comparisons: Sequence[Comparison], loss: str, seed: int
+    model: RewardModel | DensityRatio, comparisons: Sequence[Comparison], loss: str, seed: int
 ) -> list[Metric]:
     """Accuracy, log loss and calibration error on comparisons never trained on.
 
