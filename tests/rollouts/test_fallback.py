@@ -6,9 +6,11 @@ import logging
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, MambaConfig
 
 from demoalign.config import RolloutsConfig
 from demoalign.demonstrations.render import render_prompt
+from demoalign.errors import ModelError
 from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.shared_prefix import SharedDecoder
 from demoalign.rollouts import TransformersEngine
@@ -70,3 +72,12 @@ def test_which_decoder_and_what_the_report_says(model_folder: ModelFolder) -> No
     assert said["llama"]["prompts"] == "read once, shared by their completions"
     assert said["bloom"]["prompts"] == "copied"
     assert said["bloom"]["weights"] == "float32"
+
+
+def test_no_cache_that_rows_could_continue() -> None:
+    """Recurrent models have states of another kind."""
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4)
+    decoder = make_decoder(AutoModelForCausalLM.from_config(config).eval())
+    with decoder.active(), pytest.raises(ModelError, match="MambaForCausalLM: sampling needs"):
+        decoder.open([[1, 2, 3]])

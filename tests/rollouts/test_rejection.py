@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from demoalign.config import RolloutsConfig
 from demoalign.demonstrations.render import decode_completion, render_prompt
+from demoalign.errors import RolloutError
 from demoalign.policies import Policy
 from demoalign.records import Rollout
 from demoalign.rollouts import PromptSpec, TransformersEngine, transformers_engine
@@ -229,3 +230,8 @@ def test_how_many_survive(keep: float, count: int, left: int) -> None:
 def test_ties_go_to_the_smaller_index() -> None:
     assert survivors([1.0, 2.0, 1.0, 1.0], [7, 5, 3, 4], 0.5) == [False, True, True, False]
     assert survivors([-1.0, -3.0, -2.0], [0, 1, 2], 0.4) == [True, False, True]
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(RolloutError, match="found 1 of 3 that are not"):
+        survivors([0.5, float("nan"), 1.0], [0, 1, 2], 0.5)

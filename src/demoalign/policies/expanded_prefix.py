@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from demoalign.errors import ModelError
 from demoalign.policies.shared_prefix import HiddenTap, Next
 
 
@@ -61,7 +62,11 @@ class ExpandedDecoder:
             yield
 
     def open(self, prompts: Sequence[Sequence[int]]) -> tuple[ExpandedRead, Next]:
-        """Read prompts, padded on the left."""
+        """Read prompts, padded on the left.
+
+        Raises:
+            ModelError: the architecture keeps no cache that rows could continue.
+        """
         longest = max(len(prompt) for prompt in prompts)
         padded = [[prompt[0]] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
@@ -75,7 +80,13 @@ class ExpandedDecoder:
             logits_to_keep=1,
         )
         after = Next(output.logits[:, -1], self._tap.hidden[:, -1])
-        return ExpandedRead(output.past_key_values, mask), after
+        cache = getattr(output, "past_key_values", None)
+        if cache is None:
+            raise ModelError(
+                f"{type(self.causal).__name__}: sampling needs an architecture that keeps keys and "
+                "values, found none. Use rollouts.engine: vllm or openai for this model."
+            )
+        return ExpandedRead(cache, mask), after
 
     def branch(self, read: ExpandedRead, owner: Tensor) -> ExpandedBranches:
         """Rows that continue prompts that were read."""

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from demoalign.errors import RolloutError
 from demoalign.records import Prompt
 
 
@@ -65,7 +66,16 @@ def survivors(scores: Sequence[float], indices: Sequence[int], keep: float) -> l
     """Which of a cohort's completions go on: the best ``ceil(keep * count)``.
 
     Ties go to the smaller sample index, so that the order of the rows does not matter.
+
+    Raises:
+        RolloutError: a score is not finite.
     """
+    if wrong := sum(not math.isfinite(score) for score in scores):
+        raise RolloutError(
+            "rejection: every score of a partial completion must be finite, found "
+            f"{wrong} of {len(scores)} that are not. Turn improve.rejection off, or mend the "
+            "selector."
+        )
     count = math.ceil(round(keep * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
     ranked = sorted(range(len(scores)), key=lambda i: (-scores[i], indices[i]))
     best = set(ranked[:count])
