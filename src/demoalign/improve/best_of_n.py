@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoalign.config import RejectionConfig, RolloutsConfig
 from demoalign.errors import EvaluationError, RecipeError
-from demoalign.improve.rejection import make_rejection, reads_states
+from demoalign.improve.rejection import make_rejection
+from demoalign.improve.selector import Selector, reads_states
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt, Rollout
 from demoalign.rollouts.engine import Engine, PromptSpec
@@ -93,24 +93,6 @@ def kl_bound(n: int) -> float:
     (Beirami et al., 2024).
     """
     return math.log(n) - (n - 1) / n
-
-
-class Selector(Protocol):
-    """Anything with a name that scores completions of prompts."""
-
-    @property
-    def name(self) -> str:
-        """Label of its scores."""
-        ...
-
-    def score(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[str],
-        finished: Sequence[bool] | None = None,
-    ) -> Array:
-        """(B,) scores; the largest is chosen."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

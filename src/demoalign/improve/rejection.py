@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoalign.config import RejectionConfig, RolloutsConfig
+from demoalign.improve.selector import Selector, StateReader, reads_states
 from demoalign.policies.policy import Policy
-from demoalign.records import Prompt
 from demoalign.rollouts.rejection import Partial, Rejection
 
 KEEP = {"gentle": 0.75, "moderate": 0.5, "aggressive": 0.25}
 """Share of the completions still going on that survives a checkpoint."""
 
 
-@runtime_checkable
-class StateReader(Protocol):
-    """A selector that may be a head on a policy's own hidden states."""
-
-    def reads(self, policy: Policy) -> bool:
-        """Whether it is one on this policy's."""
-        ...
-
-    def judge_states(self, hidden: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Scores (B,) of states (B, H)."""
-        ...
-
-
-class Scores(Protocol):
-    """A selector's way to score text."""
-
-    def score(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[str],
-        finished: Sequence[bool] | None = None,
-    ) -> NDArray[np.float64]:
-        """(B,) scores."""
-        ...
-
-
-def reads_states(selector: object, policy: Policy) -> bool:
-    """Whether the selector scores what sampling with this policy computes anyway."""
-    return isinstance(selector, StateReader) and selector.reads(policy)
-
-
 def make_rejection(
-    config: RejectionConfig, rollouts: RolloutsConfig, policy: Policy, selector: Scores, n: int
+    config: RejectionConfig, rollouts: RolloutsConfig, policy: Policy, selector: Selector, n: int
 ) -> Rejection:
     """Speculative rejection as the recipe asks for it.
 
