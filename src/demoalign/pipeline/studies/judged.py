@@ -14,8 +14,8 @@ from demoalign.config import Recipe, RejectionConfig
 from demoalign.evaluation.golden import load_golden
 from demoalign.evaluation.measured import as_grid
 from demoalign.improve.best_of_n import Choice, best_of_n
-from demoalign.improve.selector import Selector
 from demoalign.improve.rejection import make_rejection
+from demoalign.improve.selector import Selector
 from demoalign.pipeline.measure import test_rows
 from demoalign.pipeline.pipeline import Pipeline, Stage
 from demoalign.pipeline.studies.worlds import Array
