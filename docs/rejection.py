@@ -93,7 +93,7 @@ def _agreement(study: Row) -> list[str]:
 def _basis(study: Row) -> str:
     full = study["full"]
     best, sample = full["golden_best"], full["golden_sample"]
-    other = max(row["other_completions"] for row in study["rows"])
+    other = max(row["other_completions"] for row in study["rows"]) or "none"
     return (
         f"Selector `{study['selector']}`, a head; dial {study['dial']:g}; {study['seeds']} seeds, "
         f"{full['prompts']} test prompts in all, answers of up to {study['max_new_tokens']} tokens "
@@ -101,7 +101,7 @@ def _basis(study: Row) -> str:
         f"{interval(sample['value'], sample['ci95'])}, of full best of {study['n']} "
         f"{interval(best['value'], best['ci95'])}. Means with 95 % intervals, paired by prompt: "
         "bootstrap over prompts, Wilson for the winners. Candidates that survived and were not "
-        f"what full best-of-N had sampled: at most {other} at any setting. Printed by `demoalign "
+        f"what full best-of-N had sampled: {other} at any setting. Printed by `demoalign "
         "study rejection` and `docs/rejection.py`."
     )
 

@@ -129,13 +129,15 @@ def test_the_script_writes_tables_and_a_picture(studied: Path, tmp_path: Path) -
     for script in ("rejection.py", "pages.py"):
         shutil.copy(ROOT / "docs" / script, tmp_path / "docs")
     page = tmp_path / "docs" / "rollouts.md"
-    page.write_text("before\n<!-- rejection: begin -->\nold\n<!-- rejection: end -->\nafter\n")
+    page.write_text(
+        "before\n<!-- rejection: begin -->\nstale table\n<!-- rejection: end -->\nafter\n"
+    )
     command = [sys.executable, str(tmp_path / "docs" / "rejection.py")]
     subprocess.run([*command, str(studied / "results.json")], check=True, capture_output=True)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
-    assert "old" not in text
+    assert "stale table" not in text
     found = json.loads((studied / "results.json").read_text(encoding="utf-8"))
     saved = 100 * found["rows"][0]["tokens_saved"]["value"]
     assert f"| gentle, at 4 | {saved:.0f} % [" in text

@@ -1,0 +1,48 @@
+"""What README and docs say: tables are those of the stored results, recipes are accepted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demoalign.config import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "results", "picture"),
+    [
+        ("reward_models.py", "reward-models.json", "reward-models.svg"),
+        ("rejection.py", "rejection.json", "rejection.svg"),
+        ("cost_curve.py", "cost-curve.json", "cost-curve.svg"),
+        ("rollout_engine.py", None, "rollout-engine.svg"),
+    ],
+)
+def test_pages_are_what_the_scripts_write(
+    tmp_path: Path, script: str, results: str | None, picture: str
+) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    pages = [tmp_path / "README.md", *sorted((tmp_path / "docs").glob("*.md"))]
+    before = {page: page.read_text(encoding="utf-8") for page in pages}
+    drawn = tmp_path / "docs" / "images" / picture
+    drawn.unlink()
+    stored = [str(tmp_path / "docs" / "results" / results)] if results else []
+    command = [sys.executable, str(tmp_path / "docs" / script), *stored]
+    subprocess.run(command, check=True, capture_output=True)
+    assert {page: page.read_text(encoding="utf-8") for page in pages} == before
+    assert drawn.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_recipes_shown_are_accepted() -> None:
+    least = {"name": "shown", "model": {"base": "b"}, "demonstrations": {"source": "d.jsonl"}}
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for shown in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            parse_recipe({**least, **yaml.safe_load(shown)}, str(page))
