@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from demoalign.errors import RolloutError
+from demoalign.pipeline import Pipeline
 from tests.conftest import ModelFolder
 from tests.demonstrations.files import jsonl
 from tests.pipeline.goldens import HERE
@@ -302,3 +305,11 @@ def test_validate_warns_where_prompt_and_completion_run_together(project: Projec
     path = project.file()
     warnings = cli("validate", path, "--json").json["warnings"]
     assert any("run together in" in warning and "?Number" in warning for warning in warnings)
+
+
+def test_a_missing_engine_is_told_before_anything_is_trained(project: Project) -> None:
+    if importlib.util.find_spec("vllm") is not None:
+        pytest.skip("vllm is installed here")
+    with pytest.raises(RolloutError, match="which is not installed here"):
+        Pipeline(project.recipe({"rollouts.engine": "vllm"})).advance("evaluation")
+    assert not (project.run / "sft").exists()

@@ -14,6 +14,7 @@ from demoalign.errors import ModelError, RecipeError
 from demoalign.evaluation.golden import load_golden
 from demoalign.policies.load import check_folder, context_length
 from demoalign.policies.tokenizer import load_tokenizer
+from demoalign.rollouts.engines import make_engine
 from demoalign.store import digest_file, digest_folder
 
 LAB_ROWS = 2000
@@ -104,11 +105,12 @@ def policy_digest(policy: str) -> str:
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """Fail at once on what a late stage would fail on: preference files, the golden reward.
+    """Fail at once on what a late stage would fail on: engine, preference files, golden reward.
 
     Raises:
         DemoalignError: a file cannot be read, or a module or folder is not there.
     """
+    make_engine(recipe.rollouts)
     for reward in recipe.reward:
         if reward.preferences not in (None, "golden"):
             skip = recipe.demonstrations.skip_invalid
