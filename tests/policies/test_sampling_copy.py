@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from demoalign.config import AdapterConfig, RolloutsConfig
+from demoalign.errors import ModelError
 from demoalign.policies import Policy
 from demoalign.policies.sampling_copy import faster_copy, merged_copy, small_copy
 from demoalign.rollouts import PromptSpec, TransformersEngine
@@ -83,3 +85,17 @@ def test_auto_takes_what_is_faster(model_folder: ModelFolder) -> None:
     engine = TransformersEngine(RolloutsConfig(max_new_tokens=4, precision="auto"))
     assert len(list(engine.sample(policy, [PromptSpec("p", "Why?")], 3, 0))) == 3
     assert engine.describe()["weights"] in {"bfloat16", "float32"}
+
+
+def test_an_adapter_that_is_more_than_lora_matrices_is_not_merged(
+    model_folder: ModelFolder,
+) -> None:
+    backbone = load_backbone(model_folder("llama", "bos"))
+    dora = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+    backbone.peft = get_peft_model(backbone.causal, dora, adapter_name="sft")
+    policy = Policy("sft", backbone, "sft")
+    assert small_copy(policy) is None
+    assert faster_copy(policy) is None
+    with pytest.raises(ModelError, match="found another kind in sft"):
+        merged_copy(policy, torch.bfloat16)
+    assert small_copy(tuned(model_folder, "gpt2")) is not None

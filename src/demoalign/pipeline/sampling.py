@@ -134,7 +134,8 @@ def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDAr
     found = {}
     for config in recipe.reward:
         if config.model == "density_ratio":
-            known = said.logprobs if config.positives == "sft" else None
+            exact = recipe.rollouts.engine == "transformers" and recipe.rollouts.precision == "same"
+            known = said.logprobs if config.positives == "sft" and exact else None
             found[config.title] = models.ratio(config).score(
                 said.prompts, said.completions, said.finished, known
             )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from demoalign.errors import ModelError
 from demoalign.policies.policy import Policy
 from demoalign.policies.shared_prefix import SharedDecoder, why_not_shared
 
@@ -27,7 +28,16 @@ _ROWS, _PROMPT, _STEPS = 64, 32, 5
 
 
 def merged_copy(policy: Policy, dtype: torch.dtype) -> Any:
-    """The policy as one plain model."""
+    """The policy as one plain model.
+
+    Raises:
+        ModelError: its adapter is more than products added to matrices.
+    """
+    if not can_merge(policy):
+        raise ModelError(
+            f"rollouts.precision: a copy needs an adapter of plain LoRA matrices, found another "
+            f"kind in {policy.name} (DoRA, embeddings or biases). Set precision: same."
+        )
     causal = policy.backbone.causal
     copied = type(causal)._from_config(causal.config, dtype=dtype)
     copied = copied.to(policy.backbone.device).eval()
@@ -46,18 +56,30 @@ def small_copy(policy: Policy) -> Any | None:
     """`merged_copy` in the same precision, if there is an adapter and the model is small."""
     causal = policy.backbone.causal
     held = sum(w.nbytes for name, w in causal.named_parameters() if ".lora_" not in name)
-    if policy.adapter is None or held > SMALL_BYTES:
+    if policy.adapter is None or held > SMALL_BYTES or not can_merge(policy):
         return None
     return merged_copy(policy, causal.dtype)
 
 
 def faster_copy(policy: Policy) -> Any | None:
     """A copy in bfloat16, if a decode step with it is measured to be faster; else None."""
+    if not can_merge(policy):
+        return None
     copied = merged_copy(policy, torch.bfloat16)
     with policy.active():
         plain = _step_seconds(policy.backbone.causal)
     half = _step_seconds(copied)
     return copied if half is not None and plain is not None and plain > WORTH * half else None
+
+
+def can_merge(policy: Policy) -> bool:
+    """Whether the adapter does nothing but add B A to matrices: no DoRA, embeddings or biases."""
+    plain = (f".lora_A.{policy.adapter}.weight", f".lora_B.{policy.adapter}.weight")
+    return all(
+        name.endswith(plain)
+        for name, _ in policy.backbone.causal.named_parameters()
+        if ".lora_" in name and f".{policy.adapter}" in name.partition(".lora_")[2]
+    )
 
 
 def _weight(causal: Any, name: str, adapter: str | None) -> Tensor:

@@ -197,6 +197,8 @@ def why_not_shared(model: Any) -> str | None:
     if model not in _PROBED:
         try:
             _PROBED[model] = _probe(model)
+        except (MemoryError, torch.OutOfMemoryError):  # says nothing about the architecture
+            raise
         except Exception as error:
             _PROBED[model] = f"{type(error).__name__}: {error}"
     return _PROBED[model]
