@@ -13,7 +13,8 @@ from demoalign.config import AdapterConfig, RatioConfig
 from demoalign.demonstrations.render import render
 from demoalign.errors import EvaluationError
 from demoalign.policies import Policy
-from demoalign.rewards.density_ratio import DensityRatio, token_rewards
+from demoalign.rewards.density_ratio import DensityRatio
+from demoalign.rewards.token_reward import token_rewards
 from tests.conftest import ModelFolder
 from tests.models import CONTEXT, load_backbone
 
@@ -25,7 +26,8 @@ LOG_TOP = np.log([0.25, 0.8, 0.5, 0.9])
 
 def rewards(**settings: object) -> list[float]:
     config = RatioConfig.model_validate({"clip": None, "support": None, **settings})
-    return [float(each) for each in token_rewards(LOG_P, LOG_Q, LOG_TOP, config)]
+    given = map(torch.from_numpy, (LOG_P, LOG_Q, LOG_TOP))
+    return [float(each) for each in token_rewards(*given, config)]
 
 
 def test_by_hand() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from demoalign.config import RatioConfig
@@ -22,33 +23,9 @@ from demoalign.policies.logprobs import TokenLogprobs, completion_logprobs
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt
 from demoalign.rewards.scoring import Answer, render_rows
+from demoalign.rewards.token_reward import token_rewards
 
 Array = NDArray[np.float64]
-
-
-def token_rewards(
-    logprobs_T: Array, reference_T: Array, highest_T: Array, config: RatioConfig
-) -> Array:
-    """(T,) rewards of a completion's tokens, 0 for those outside the reference's support.
-
-    Args:
-        logprobs_T: log p of each token, nats.
-        reference_T: log q of each token.
-        highest_T: log q of the likeliest token at each place.
-        config: form, clip and support. ``log_ratio`` is log p - log q; ``jensen_shannon`` is
-            log(2 p / (p + q)), which is at most log 2.
-    """
-    delta = logprobs_T - reference_T
-    if config.form == "jensen_shannon":
-        delta = np.log(2.0) - np.logaddexp(0.0, -delta)
-    if config.clip is not None:
-        delta = delta.clip(-config.clip, config.clip)
-    counts = np.ones(len(delta), dtype=bool)
-    if config.support is not None:
-        counts &= reference_T > config.support
-    if config.min_p is not None:
-        counts &= reference_T >= highest_T + np.log(config.min_p)
-    return np.where(counts, delta, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +109,7 @@ class DensityRatio:
         if reference.backbone.tokenizer is not tokenizer:
             self._check_reads_alike(reference, list(distinct.values()), rows)
         downs = completion_logprobs(reference, rows)
-        found = [
-            token_rewards(up, down.values, down.highest, self.config)
-            for up, down in zip(ups, downs, strict=True)
-        ]
+        found = [_rewards(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
         return [found[number[each.key]] for each in answers]
 
     def _check_reads_alike(
@@ -150,6 +124,12 @@ class DensityRatio:
                 f"{differs} of {len(rows)} completions that {reference.name} encodes otherwise. "
                 "Use policies of one base model, or model: adapter."
             )
+
+
+def _rewards(logprobs: Array, reference: TokenLogprobs, config: RatioConfig) -> Array:
+    given = map(torch.from_numpy, (logprobs, reference.values, reference.highest))
+    found: Array = token_rewards(*given, config).numpy()
+    return found
 
 
 def _with_known(
