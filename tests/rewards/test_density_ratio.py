@@ -26,8 +26,8 @@ LOG_TOP = np.log([0.25, 0.8, 0.5, 0.9])
 
 def rewards(**settings: object) -> list[float]:
     config = RatioConfig.model_validate({"clip": None, "support": None, **settings})
-    given = map(torch.from_numpy, (LOG_P, LOG_Q, LOG_TOP))
-    return [float(each) for each in token_rewards(*given, config)]
+    up, down, top = map(torch.from_numpy, (LOG_P, LOG_Q, LOG_TOP))
+    return [float(each) for each in token_rewards(up, down, top, config)]
 
 
 def test_by_hand() -> None:

@@ -127,8 +127,8 @@ class DensityRatio:
 
 
 def _rewards(logprobs: Array, reference: TokenLogprobs, config: RatioConfig) -> Array:
-    given = map(torch.from_numpy, (logprobs, reference.values, reference.highest))
-    found: Array = token_rewards(*given, config).numpy()
+    up, down, top = map(torch.from_numpy, (logprobs, reference.values, reference.highest))
+    found: Array = token_rewards(up, down, top, config).numpy()
     return found
 
 
