@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from demoalign.intervals import bootstrap_mean, wilson
+from demoalign.intervals import bootstrap_groups, bootstrap_mean, wilson
 
 
 def test_bootstrap_covers_the_mean() -> None:
@@ -34,6 +34,20 @@ def test_bootstrap_repeats_with_its_seed() -> None:
     assert bootstrap_mean(values, seed=5) == bootstrap_mean(values, seed=5)
     assert bootstrap_mean(values, seed=5) != bootstrap_mean(values, seed=6)
     assert bootstrap_mean(values) == bootstrap_mean(values, seed=0)
+
+
+def test_bootstrap_of_groups_draws_whole_groups() -> None:
+    """Five equal rows a group: the interval is that of the groups' values, not of the rows."""
+    values = np.random.default_rng(4).normal(size=30)
+    groups, rows = np.repeat(np.arange(30), 5), np.repeat(values, 5)
+    found = bootstrap_groups(groups.tolist(), lambda picked: float(rows[picked].mean()))
+    assert found == pytest.approx(bootstrap_mean(values), abs=0.1 * values.std() / 30**0.5)
+
+
+def test_bootstrap_of_groups_where_the_statistic_is_not_defined() -> None:
+    assert bootstrap_groups(["a", "b"], lambda rows: float("nan") * rows[0]) is None
+    found = bootstrap_groups(["a", "b"], lambda rows: 1.0 if rows[0] != rows[1] else float("nan"))
+    assert found == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("resamples", [1, 199, 201, 450])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,39 @@ def bootstrap_mean(
         draws = generator.integers(0, values.size, size=(min(200, resamples - start), values.size))
         means[start : start + len(draws)] = values[draws].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def bootstrap_groups(
+    groups: Sequence[object],
+    statistic: Callable[[NDArray[np.intp]], float],
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of any statistic of rows that belong together in groups.
+
+    Args:
+        groups: (N,) label of each row, such as its prompt; groups are drawn with replacement,
+            each with all of its rows.
+        statistic: of the rows with these numbers; NaN where it is not defined.
+        seed, resamples: as in `bootstrap_mean`.
+
+    Returns:
+        Lower and upper 95 % bound over the resamples in which it is defined, None if it never is.
+    """
+    rows: dict[object, list[int]] = {}
+    for number, group in enumerate(groups):
+        rows.setdefault(group, []).append(number)
+    members = [np.array(each, dtype=np.intp) for each in rows.values()]
+    generator = np.random.default_rng(seed)
+    values = np.empty(resamples)
+    for number in range(resamples):
+        draw = generator.integers(0, len(members), size=len(members))
+        values[number] = statistic(np.concatenate([members[group] for group in draw]))
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
 
 

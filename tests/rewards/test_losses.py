@@ -20,6 +20,7 @@ from demoalign.rewards.losses import (
     calibration_error,
     deviation,
     pair_loss,
+    squared_error,
 )
 
 UPS, DOWNS = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
@@ -33,6 +34,13 @@ def test_bce_by_hand() -> None:
     wanted = -(log_sigmoid(2) + log_sigmoid(-1) + log_sigmoid(-0.5) + log_sigmoid(-1)) / 4
     assert bce(UPS, DOWNS).item() == pytest.approx(wanted, rel=1e-6)
     assert bce(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
+
+
+def test_squared_error_by_hand() -> None:
+    ups, downs = torch.tensor([2.5, -3.0]), torch.tensor([0.5, 2.0])
+    wanted = (0.5**2 + 2.0**2 + 0.0 + 1.0) / 4
+    assert squared_error(UPS, DOWNS, ups, downs).item() == pytest.approx(wanted, rel=1e-6)
+    assert squared_error(UPS, DOWNS, UPS, DOWNS).item() == 0
 
 
 def test_bradley_terry_by_hand() -> None:

@@ -54,6 +54,21 @@ def bradley_terry_variance(
     return softplus((negatives_B - positives_B) / scale).mean()
 
 
+def squared_error(
+    positives_B: Tensor, negatives_B: Tensor, targets_pos_B: Tensor, targets_neg_B: Tensor
+) -> Tensor:
+    """Distillation: mean over the 2B completions of (r(x,y) - t(x,y))^2.
+
+    Args:
+        positives_B: (B,) the student's rewards of positives.
+        negatives_B: (B,) of negatives.
+        targets_pos_B: (B,) what the teacher says of the positives, on the student's scale.
+        targets_neg_B: (B,) of the negatives.
+    """
+    errors = (positives_B - targets_pos_B).square(), (negatives_B - targets_neg_B).square()
+    return (errors[0].mean() + errors[1].mean()) / 2
+
+
 def deviation(raw_B: Tensor) -> Tensor:
     """V of Eq. 15 from the variance head's raw output: positive, 1 where the output is 0."""
     return softplus(raw_B + _UNIT).clamp(min=MINIMUM_DEVIATION)
