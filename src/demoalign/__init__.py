@@ -18,25 +18,27 @@ from typing import TYPE_CHECKING, Any
 from demoalign.version import __version__
 
 if TYPE_CHECKING:
-    from demoalign.config import Recipe, dump_recipe, load_recipe, parse_recipe
+    from demoalign.config import RatioConfig, Recipe, dump_recipe, load_recipe, parse_recipe
     from demoalign.demonstrations import Demonstrations
     from demoalign.errors import DemoalignError
-    from demoalign.improve import Choice, best_of_n, kl_bound
+    from demoalign.improve import Choice, best_of_n, kl_bound, trl_reward
     from demoalign.pipeline import Pipeline, run
     from demoalign.policies import Policy
     from demoalign.records import Demonstration, Metric, Preference, Rollout, Score
     from demoalign.report import write_report
-    from demoalign.rewards import RewardModel
+    from demoalign.rewards import DensityRatio, RewardModel
 
 _HOMES = {
     "Choice": "improve",
     "Demonstration": "records",
     "DemoalignError": "errors",
     "Demonstrations": "demonstrations",
+    "DensityRatio": "rewards",
     "Metric": "records",
     "Pipeline": "pipeline",
     "Policy": "policies",
     "Preference": "records",
+    "RatioConfig": "config",
     "Recipe": "config",
     "RewardModel": "rewards",
     "Rollout": "records",
@@ -47,6 +49,7 @@ _HOMES = {
     "load_recipe": "config",
     "parse_recipe": "config",
     "run": "pipeline",
+    "trl_reward": "improve",
     "write_report": "report",
 }
 
@@ -55,10 +58,12 @@ __all__ = [
     "DemoalignError",
     "Demonstration",
     "Demonstrations",
+    "DensityRatio",
     "Metric",
     "Pipeline",
     "Policy",
     "Preference",
+    "RatioConfig",
     "Recipe",
     "RewardModel",
     "Rollout",
@@ -70,6 +75,7 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "run",
+    "trl_reward",
     "write_report",
 ]
 

@@ -8,6 +8,7 @@ from demoalign.improve.best_of_n import (
     order_statistic_weights,
     selection_probabilities,
 )
+from demoalign.improve.trl_reward import trl_reward
 
 __all__ = [
     "Choice",
@@ -16,4 +17,5 @@ __all__ = [
     "kl_bound",
     "order_statistic_weights",
     "selection_probabilities",
+    "trl_reward",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demoalign.config import ModelConfig
+from demoalign.errors import ModelError
 from demoalign.policies.backbone import Backbone
 from demoalign.store import read_json
 
@@ -43,6 +44,19 @@ class Policy:
             backbone.load_adapter(name, path)
             return cls(name, backbone, name)
         return cls(name, Backbone.load(ModelConfig(base=str(folder), device=device)))
+
+    def base(self) -> Policy:
+        """The initial policy on the same weights: this one with its adapter off.
+
+        Raises:
+            ModelError: it has no adapter, so what it started from is not in its weights.
+        """
+        if self.adapter is None:
+            raise ModelError(
+                f"policy {self.name}: must have an adapter to be taken off, found none. "
+                "Load the initial policy from its own folder."
+            )
+        return Policy(INITIAL, self.backbone)
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -44,6 +44,34 @@ class DensityRatio:
     negative: Callable[[], Policy]
     config: RatioConfig
 
+    @classmethod
+    def between(
+        cls,
+        positive: Policy,
+        negative: Policy,
+        config: RatioConfig | None = None,
+        name: str = "density-ratio",
+    ) -> DensityRatio:
+        """The ratio of two policies that are loaded already, best on one backbone.
+
+        Args:
+            positive: p, usually the SFT policy.
+            negative: q, usually the initial policy (`Policy.base`).
+            config: form, clip and support; the defaults if None.
+            name: label of its scores.
+
+        Raises:
+            ModelError: both are the same policy.
+        """
+        if positive.backbone is negative.backbone and positive.adapter == negative.adapter:
+            raise ModelError(f"reward {name}: needs two policies, found {positive.name} twice")
+        return cls(name, lambda: positive, lambda: negative, config or RatioConfig())
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of its policies."""
+        return self.positive().backbone.tokenizer
+
     def score(
         self,
         prompts: Sequence[Prompt],
@@ -59,7 +87,8 @@ class DensityRatio:
                 where the text encodes to the same ids.
 
         Raises:
-            EvaluationError: a prompt leaves no room for its completion in the context.
+            EvaluationError: a prompt leaves no room for its completion in the context, or a
+                policy gives log-probabilities that are NaN.
         """
         rewards = self.token_rewards(prompts, completions, finished, known)
         empty = [i for i, each in enumerate(rewards) if not len(each)]
@@ -109,8 +138,17 @@ class DensityRatio:
         if reference.backbone.tokenizer is not tokenizer:
             self._check_reads_alike(reference, list(distinct.values()), rows)
         downs = completion_logprobs(reference, rows)
+        self._check_known(ups, [each.values for each in downs])
         found = [_rewards(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
         return [found[number[each.key]] for each in answers]
+
+    def _check_known(self, *policies: Sequence[Array]) -> None:
+        """NaN lies outside any support, and would count as a reward of 0."""
+        if lost := sum(bool(np.isnan(each).any()) for found in policies for each in found):
+            raise EvaluationError(
+                f"reward {self.name}: log-probabilities must be numbers, found {lost} completions "
+                "with NaN. The weights of a policy are broken, or overflow in its dtype."
+            )
 
     def _check_reads_alike(
         self, reference: Policy, answers: Sequence[Answer], rows: Sequence[Row]
