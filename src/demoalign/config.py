@@ -7,7 +7,7 @@ value found, with the nearest known key. Defaults are those of the paper (append
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -47,6 +47,13 @@ _SHORT = {"demonstrations": "demo", "initial": "init", "sft": "sft"}
 
 def _one_or_list(value: object) -> str:
     return _LIST if isinstance(value, list | tuple) else _ONE
+
+
+def _method(value: object) -> str:
+    """Which way of improving a mapping (or a section) asks for."""
+    if isinstance(value, Mapping):
+        return str(value.get("method", "best_of_n"))
+    return str(getattr(value, "method", "best_of_n"))
 
 
 class Section(BaseModel):
@@ -92,6 +99,8 @@ class DemonstrationsConfig(Section):
     limit: PositiveInt | None = None
     skip_invalid: bool = False
     dial: Annotated[float, Field(ge=0, le=1)] | None = None
+    variant: Literal["standard", "known-habits", "unknown-quality"] | None = None
+    """Of the embedded world: which habits of its demonstrator the dial turns up."""
 
 
 class OptimiserConfig(Section):
@@ -164,6 +173,7 @@ class RolloutsConfig(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: PositiveInt | None = None
+    min_p: Share | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     batch_size: PositiveInt = 256
     """Completions that are sampled at the same time; bounds the memory of a sampling step."""
@@ -210,14 +220,39 @@ class RatioConfig(Section):
     per: Literal["sum", "mean"] = "sum"
 
 
+def check_policies(what: str, *sources: str) -> None:
+    """Refuse sources whose likelihoods nobody knows.
+
+    Raises:
+        ValueError: one of them is no policy, or both are the same.
+    """
+    others = [each for each in sources if each in ("demonstrations", "preferred", "dispreferred")]
+    if others:
+        raise ValueError(
+            f"{what} compares two policies (initial, sft, policy:FOLDER), whose likelihoods are "
+            f"known; found {others[0]}"
+        )
+    if len(set(sources)) < len(sources):
+        raise ValueError(
+            f"{what} needs two different policies, found {sources[0]!r} as positives and negatives"
+        )
+
+
 class RewardConfig(OptimiserConfig):
-    """One reward model: which completions are positives, which negatives, and how to learn."""
+    """One reward model: which completions are positives, which negatives, and how to learn.
+
+    A ``mixture`` is made of other entries (``members``) and is told apart from them by its sources
+    on held-out prompts only. An entry that ``distils`` another learns that one's scores of its
+    sources' completions, by ``squared_error``.
+    """
 
     name: Name | None = None
     positives: Source = "sft"
     negatives: Source = "initial"
-    loss: Literal["bce", "bradley_terry", "bradley_terry_variance"] = "bce"
-    model: Literal["adapter", "head", "full", "density_ratio"] = "adapter"
+    loss: Literal["bce", "bradley_terry", "bradley_terry_variance", "squared_error"] = "bce"
+    model: Literal["adapter", "head", "full", "density_ratio", "mixture"] = "adapter"
+    members: tuple[Name, ...] = ()
+    distils: Name | None = None
     ratio: RatioConfig | None = None
     holdout_fraction: Share = 0.1
     preferences: str | None = None
@@ -228,11 +263,25 @@ class RewardConfig(OptimiserConfig):
         """The name given, else the sources' (negatives first, as in Table 1)."""
         if self.name:
             return self.name
-        if self.model == "density_ratio":
-            return "density-ratio"
+        if self.model in UNTRAINED:
+            return self.model.replace("_", "-")
+        if self.distils:
+            return f"{self.distils}-{self.model}"
         if {self.positives, self.negatives} == {"preferred", "dispreferred"}:
             return "preference"
         return f"{_short(self.negatives)}-{_short(self.positives)}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the rewards that this one is made from."""
+        return (self.distils,) if self.distils else self.members
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loss_of_students(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value.get("distils") is not None:
+            return {"loss": "squared_error", **value}
+        return value
 
     @field_validator("ensemble", mode="before")
     @classmethod
@@ -265,6 +314,8 @@ class RewardConfig(OptimiserConfig):
                 f"found positives: {self.positives}, negatives: {self.negatives}"
             )
         self._check_ratio()
+        self._check_mixture()
+        self._check_student()
         return self
 
     def _check_ratio(self) -> None:
@@ -272,18 +323,87 @@ class RewardConfig(OptimiserConfig):
             if self.ratio is not None:
                 raise ValueError(f"ratio: belongs to model: density_ratio, found {self.model}")
             return
-        sources = (self.positives, self.negatives)
-        others = [each for each in sources if each in ("demonstrations", "preferred")]
-        if others:
+        check_policies("model: density_ratio", self.positives, self.negatives)
+        self._check_is_one("a density_ratio has no training that could differ by seed")
+
+    def _check_mixture(self) -> None:
+        members = list(self.members)
+        if self.model != "mixture":
+            if members:
+                raise ValueError(f"members: belong to model: mixture, found model: {self.model}")
+            return
+        if len(members) < 2:
+            raise ValueError(f"members: a mixture needs at least two rewards, found {members}")
+        if twice := sorted({name for name in members if members.count(name) > 1}):
+            raise ValueError(f"members: must be named once each, found {twice[0]!r} twice")
+        self._check_is_one("a mixture has its members, of which each may be an ensemble")
+
+    def _check_student(self) -> None:
+        if self.distils is None:
+            if self.loss == "squared_error":
+                raise ValueError("loss: squared_error needs a reward to learn from; set distils")
+            return
+        if self.model in UNTRAINED:
             raise ValueError(
-                "model: density_ratio compares two policies (initial, sft, policy:FOLDER), whose "
-                f"likelihoods are known; found {others[0]}"
+                "distils: a student is model: adapter, head or full, which can be trained, found "
+                f"{self.model}"
             )
+        if self.loss != "squared_error":
+            raise ValueError(f"loss: a student learns by squared_error, found {self.loss}")
+        if self.model == "head":
+            self._check_is_one("a head that distils is fitted in closed form, whatever the seed")
+
+    def _check_is_one(self, reason: str) -> None:
         if self.ensemble.size > 1:
-            raise ValueError(
-                "ensemble: a density_ratio has no training that could differ by seed, found size "
-                f"{self.ensemble.size}"
-            )
+            raise ValueError(f"ensemble: {reason}, found size {self.ensemble.size}")
+
+
+UNTRAINED = frozenset({"density_ratio", "mixture"})
+"""Kinds of reward model without weights of their own."""
+
+
+def in_order(rewards: Sequence[RewardConfig]) -> list[RewardConfig]:
+    """Rewards such that each comes after those that it needs, else as they were given.
+
+    Raises:
+        ValueError: one needs a reward that is not there, or itself by way of others.
+    """
+    by_title = {reward.title: reward for reward in rewards}
+    done: dict[str, RewardConfig] = {}
+
+    def visit(reward: RewardConfig, path: tuple[str, ...]) -> None:
+        title, field = reward.title, "distils" if reward.distils else "members"
+        if title in path:
+            circle = " -> ".join([*path[path.index(title) :], title])
+            raise ValueError(f"reward: rewards must not need each other in a circle, found {circle}")
+        for name in reward.needs if title not in done else ():
+            if name not in by_title:
+                others = [other for other in by_title if other != title]
+                close = difflib.get_close_matches(name, others, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"others: {_listed(others)}"
+                raise ValueError(
+                    f"reward.{title}.{field}: must name other rewards of this recipe, found "
+                    f"{name!r}; {hint}"
+                )
+            if name == title:
+                raise ValueError(
+                    f"reward.{title}.{field}: must name other rewards, found the reward itself"
+                )
+            if reward.model == by_title[name].model == "mixture":
+                raise ValueError(
+                    f"reward.{title}.members: must not be mixtures themselves, found {name!r}; name "
+                    f"its members instead ({_listed(by_title[name].members)})"
+                )
+            visit(by_title[name], (*path, title))
+        done[title] = reward
+
+    for reward in rewards:
+        visit(reward, ())
+    return list(done.values())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 class RejectionConfig(Section):
@@ -306,8 +426,8 @@ class RejectionConfig(Section):
         return value
 
 
-class ImproveConfig(Section):
-    """What is done with the reward model; best-of-N needs no further training."""
+class BestOfNConfig(Section):
+    """Sample from the SFT policy and choose by the reward; needs no further training."""
 
     method: Literal["best_of_n"] = "best_of_n"
     rejection: RejectionConfig = RejectionConfig()
@@ -318,6 +438,43 @@ class ImproveConfig(Section):
         if value is False:  # YAML reads a bare off as false
             value = "off"
         return {"level": value} if isinstance(value, str) else value
+
+
+class ExtrapolateConfig(Section):
+    """Decode with the logits of two policies, going on from the negatives' past the positives'.
+
+    At every token the positives' distribution is tilted by exp(``strength`` times the token's
+    reward in closed form) and cut to tokens at least ``plausibility`` times as likely as the
+    positives' likeliest one; None keeps all.
+    """
+
+    method: Literal["extrapolate"] = "extrapolate"
+    positives: Source = "sft"
+    negatives: Source = "initial"
+    strength: Annotated[float, Field(ge=0)] = 2.0
+    ratio: RatioConfig = RatioConfig()
+    plausibility: Share | None = 0.1
+    samples: PositiveInt = 4
+    """Answers to each test prompt that are measured."""
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> ExtrapolateConfig:
+        check_policies("method: extrapolate", self.positives, self.negatives)
+        if self.ratio.per == "mean":
+            raise ValueError("ratio.per: decoding tilts every token by itself, found 'mean'")
+        return self
+
+
+ImproveConfig = Annotated[
+    Annotated[BestOfNConfig, Tag("best_of_n")] | Annotated[ExtrapolateConfig, Tag("extrapolate")],
+    Discriminator(_method),
+]
+"""What is done with the reward, by ``method``."""
+
+METHODS: Mapping[str, type[Section]] = {
+    "best_of_n": BestOfNConfig,
+    "extrapolate": ExtrapolateConfig,
+}
 
 
 class EvaluationConfig(Section):
@@ -357,7 +514,7 @@ class Recipe(Section):
     sft: SftConfig = SftConfig()
     rollouts: RolloutsConfig = RolloutsConfig()
     reward: tuple[RewardConfig, ...] = (RewardConfig(),)
-    improve: ImproveConfig = ImproveConfig()
+    improve: ImproveConfig = BestOfNConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @field_validator("reward", mode="before")
@@ -377,6 +534,7 @@ class Recipe(Section):
             raise ValueError(f"reward: name must not be that of another selector, found {taken}")
         if any(r.preferences == "golden" for r in self.reward) and not self.evaluation.golden:
             raise ValueError("reward.preferences: golden needs evaluation.golden, found none")
+        in_order(self.reward)
         return self
 
     @property
@@ -462,8 +620,13 @@ def _children(value: object, key: str, parent: str) -> list[dict[str, Any]]:
 
 
 def _explain(item: Mapping[str, Any]) -> str:
-    parts = [str(part) for part in item["loc"] if part not in {_ONE, _LIST}]
+    parts = [str(part) for part in _named(item["loc"])]
     place = ".".join(parts) or "recipe"
+    if item["type"] == "union_tag_invalid":
+        found = item["ctx"]["tag"]
+        close = difflib.get_close_matches(found, METHODS, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{place}.method: must be one of {', '.join(METHODS)}, found {found!r}{hint}"
     if item["type"] == "extra_forbidden":
         return f"{place}: unknown key{_nearest(item['loc'])}"
     if item["type"] == "missing":
@@ -473,8 +636,19 @@ def _explain(item: Mapping[str, Any]) -> str:
     return f"{place}: {message}{found}"
 
 
+def _named(location: Sequence[str | int]) -> list[str | int]:
+    """Where a value stands in the recipe: pydantic's place without marks of what it tried."""
+    return [
+        part
+        for number, part in enumerate(location)
+        if part not in {_ONE, _LIST} and not (number == 1 and location[0] == "improve")
+    ]
+
+
 def _nearest(location: tuple[str | int, ...]) -> str:
     section: type[BaseModel] | None = Recipe
+    if location[0] == "improve":  # then comes the method
+        section, location = METHODS[str(location[1])], location[2:]
     for part in location[:-1]:
         if isinstance(part, int) or section is None:
             continue

@@ -11,6 +11,7 @@ from demoalign.config import RolloutsConfig
 from demoalign.policies import Policy
 from demoalign.records import Rollout
 from demoalign.rollouts import PromptSpec, TransformersEngine
+from demoalign.rollouts.engine import AnyPolicy
 from demoalign.rollouts.write import read_rollouts, write_rollouts
 from tests.conftest import ModelFolder
 from tests.models import load_backbone
@@ -29,7 +30,12 @@ class CountingEngine(TransformersEngine):
         self.limit = limit
 
     def sample(
-        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
+        self,
+        policy: AnyPolicy,
+        prompts: Sequence[PromptSpec],
+        n: int,
+        seed: int,
+        greedy: bool = False,
     ) -> Iterator[Rollout]:
         self.asked += [spec.id for spec in prompts]
         for number, rollout in enumerate(super().sample(policy, prompts, n, seed, greedy)):

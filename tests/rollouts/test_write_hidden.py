@@ -11,6 +11,7 @@ import pytest
 from demoalign.config import RolloutsConfig
 from demoalign.policies import Policy
 from demoalign.rollouts import PromptSpec, TransformersEngine
+from demoalign.rollouts.engine import AnyPolicy
 from demoalign.rollouts.transformers_engine import Sampled
 from demoalign.rollouts.write import Hidden, read_hidden, read_rollouts, write_rollouts
 from tests.conftest import ModelFolder
@@ -30,7 +31,7 @@ class Interrupted(TransformersEngine):
         self.sampled = 0
 
     def sample_hidden(
-        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int
+        self, policy: AnyPolicy, prompts: Sequence[PromptSpec], n: int, seed: int
     ) -> Iterator[Sampled]:
         for each in super().sample_hidden(policy, prompts, n, seed):
             if self.sampled == self.limit:

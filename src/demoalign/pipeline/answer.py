@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from demoalign.config import Recipe
+from demoalign.config import BestOfNConfig, Recipe
 from demoalign.demonstrations.fields import RowError
 from demoalign.demonstrations.formats import prompt_of
 from demoalign.errors import DataError, Problem, RecipeError
@@ -35,7 +35,7 @@ def answer_prompts(
     questions = read_prompts(prompts)
     pipeline = Pipeline(recipe)
     pipeline.advance("reward")
-    config = recipe.reward[titles.index(name)]
+    config, improve = recipe.reward[titles.index(name)], recipe.improve
     policy, judge = pipeline.models.sft(), pipeline.models.selector(config)
     choices = best_of_n(
         policy,
@@ -44,7 +44,7 @@ def answer_prompts(
         n,
         seed=recipe.seed,
         rollouts=recipe.rollouts,
-        rejection=recipe.improve.rejection,
+        rejection=improve.rejection if isinstance(improve, BestOfNConfig) else None,
     )
     lines = [
         json.dumps(

@@ -58,6 +58,11 @@ class Policy:
             )
         return Policy(INITIAL, self.backbone)
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens of prompt and completion together, if the model says."""
+        return self.backbone.context
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Compute with this policy while the block runs."""

@@ -53,10 +53,13 @@ def merged_copy(policy: Policy, dtype: torch.dtype) -> Any:
 
 
 def small_copy(policy: Policy) -> Any | None:
-    """`merged_copy` in the same precision, if there is an adapter and the model is small."""
+    """`merged_copy` in the same precision, if there are adapters and the model is small.
+
+    The bare weights, too, are slower where adapters that are off stand beside them.
+    """
     causal = policy.backbone.causal
     held = sum(w.nbytes for name, w in causal.named_parameters() if ".lora_" not in name)
-    if policy.adapter is None or held > SMALL_BYTES or not can_merge(policy):
+    if not policy.backbone.adapters or held > SMALL_BYTES or not can_merge(policy):
         return None
     return merged_copy(policy, causal.dtype)
 

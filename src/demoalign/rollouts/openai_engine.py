@@ -32,7 +32,7 @@ from demoalign.records import Rollout
 from demoalign.rollouts.asking import Asking, Question
 from demoalign.rollouts.choices import FILTERED, rollout_of
 from demoalign.rollouts.endpoint import Backoff, Endpoint, model_name
-from demoalign.rollouts.engine import PromptSpec, sample_indices
+from demoalign.rollouts.engine import AnyPolicy, PromptSpec, plain_policy, sample_indices
 from demoalign.rollouts.responses import Responses
 
 
@@ -71,7 +71,12 @@ class OpenAIEngine:
         return {"engine": "openai", "server": self._endpoint.base_url}
 
     def sample(
-        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
+        self,
+        policy: AnyPolicy,
+        prompts: Sequence[PromptSpec],
+        n: int,
+        seed: int,
+        greedy: bool = False,
     ) -> Iterator[Rollout]:
         """Yield rollouts ``first`` to ``n - 1`` of each prompt, prompt by prompt.
 
@@ -88,6 +93,7 @@ class OpenAIEngine:
             RolloutError: the server refuses a request or keeps failing (the message says how many
                 completions had come), or the key cannot be sent.
         """
+        policy = plain_policy(policy, "openai")
         total = sum(len(sample_indices(spec, n, greedy)) for spec in prompts)
         if not total:
             return
@@ -164,6 +170,8 @@ class OpenAIEngine:
             body["stop"] = list(config.stop)
         if config.top_k is not None and not greedy:
             body["top_k"] = config.top_k
+        if config.min_p is not None and not greedy:
+            body["min_p"] = config.min_p
         if config.min_new_tokens:
             body["min_tokens"] = config.min_new_tokens
         if self._wants_logprobs and not greedy:
@@ -178,7 +186,8 @@ class OpenAIEngine:
         the distribution that they sampled from.
         """
         config = self.config
-        is_whole = config.top_p == 1 and config.top_k is None and not config.min_new_tokens
+        is_whole = config.top_p == 1 and config.top_k is None and config.min_p is None
+        is_whole = is_whole and not config.min_new_tokens
         return config.temperature == 1 and is_whole and self._endpoint.logprobs
 
 

@@ -33,18 +33,20 @@ class Draw(NamedTuple):
 class Truncation:
     """What is done to the model's distribution before a token is drawn from it.
 
-    Order as in transformers: temperature, then top-k, then top-p. Tokens as likely as the last
-    one that is kept are kept too.
+    Order as in transformers: temperature, then top-k, top-p and min-p. Tokens as likely as the
+    last one that is kept are kept too.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
+    min_p: float | None = None
 
     @property
     def is_none(self) -> bool:
         """Whether the distribution is the model's own."""
-        return self.temperature == 1 and self.top_k is None and self.top_p >= 1
+        is_whole = self.top_k is None and self.top_p >= 1 and self.min_p is None
+        return self.temperature == 1 and is_whole
 
 
 def draw(
@@ -55,7 +57,7 @@ def draw(
     Args:
         logits: (B, V).
         uniforms: (B,) in [0, 1), float64.
-        truncation: temperature, top-k, top-p.
+        truncation: temperature, top-k, top-p, min-p.
         banned: (B, V) True where a token may not be drawn; its mass goes to the others.
     """
     logits = logits.float()
@@ -70,7 +72,7 @@ def draw(
     if banned is not None or truncation.temperature != 1:  # anew: what is left may be tiny beside
         allowed = logits if banned is None else logits.masked_fill(banned, float("-inf"))
         cut = (allowed - allowed.amax(-1, keepdim=True)).div_(truncation.temperature).exp_()
-    cut = truncate(cut, truncation.top_k, truncation.top_p)
+    cut = truncate(cut, truncation.top_k, truncation.top_p, truncation.min_p)
     tokens = inverse_cdf(cut, uniforms)
     logprobs = _picked(logits, tokens) - top.squeeze(-1).double() - total.log()
     sampling = _picked(cut, tokens).log() - cut.sum(-1, dtype=torch.float64).log()
@@ -86,13 +88,16 @@ def greedy(logits: Tensor, banned: Tensor | None = None) -> Draw:
     return Draw(tokens, logprobs, torch.zeros_like(logprobs))
 
 
-def truncate(weights: Tensor, top_k: int | None, top_p: float) -> Tensor:
+def truncate(
+    weights: Tensor, top_k: int | None, top_p: float, min_p: float | None = None
+) -> Tensor:
     """Keep the likeliest tokens and set the others to 0.
 
     Args:
         weights: (B, V) unnormalised probabilities.
         top_k: how many, None for all.
         top_p: then the fewest whose share of what is left reaches this; 1 keeps all.
+        min_p: then those at least this many times as likely as the likeliest; None for all.
 
     Returns:
         (B, V) unnormalised; nothing is sorted beyond the tokens that are kept.
@@ -100,8 +105,14 @@ def truncate(weights: Tensor, top_k: int | None, top_p: float) -> Tensor:
     if top_k is not None and top_k < weights.shape[-1]:
         least = weights.topk(top_k, dim=-1).values[:, -1:]
         weights = weights.masked_fill(weights < least, 0.0)
-    if top_p >= 1:
-        return weights
+    if top_p < 1:
+        weights = _nucleus(weights, top_p)
+    if min_p is not None:
+        weights = weights.masked_fill(weights < min_p * weights.amax(-1, keepdim=True), 0.0)
+    return weights
+
+
+def _nucleus(weights: Tensor, top_p: float) -> Tensor:
     wanted = top_p * weights.sum(-1, dtype=torch.float64, keepdim=True)
     size = min(FIRST_TOP, weights.shape[-1])
     while True:

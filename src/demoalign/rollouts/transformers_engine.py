@@ -27,13 +27,14 @@ from demoalign.demonstrations.render import (
     render_prompt,
 )
 from demoalign.errors import ModelError, RolloutError
+from demoalign.policies.combined import PairedDecoder, pair_decoders
 from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.policy import Policy
 from demoalign.policies.sampling_copy import faster_copy, merged_copy, small_copy
 from demoalign.policies.shared_prefix import SharedDecoder, why_not_shared
 from demoalign.progress import Meter, meter
 from demoalign.records import Rollout
-from demoalign.rollouts.engine import PromptSpec, rollout_id, sample_indices
+from demoalign.rollouts.engine import AnyPolicy, PromptSpec, rollout_id, sample_indices
 from demoalign.rollouts.rejection import Partial, Rejection
 from demoalign.rollouts.sampler import Ended, Sampler, Settings
 from demoalign.rollouts.sampling import Truncation
@@ -76,7 +77,12 @@ class TransformersEngine:
         return {"engine": "transformers", **self._facts}
 
     def sample(
-        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
+        self,
+        policy: AnyPolicy,
+        prompts: Sequence[PromptSpec],
+        n: int,
+        seed: int,
+        greedy: bool = False,
     ) -> Iterator[Rollout]:
         """Yield rollouts ``first`` to ``n - 1`` of each prompt, prompt by prompt.
 
@@ -95,7 +101,7 @@ class TransformersEngine:
             yield sampled.rollout
 
     def sample_hidden(
-        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int
+        self, policy: AnyPolicy, prompts: Sequence[PromptSpec], n: int, seed: int
     ) -> Iterator[Sampled]:
         """As `sample`, with the hidden states that a ``head`` reward model reads.
 
@@ -105,7 +111,7 @@ class TransformersEngine:
 
     def _sample(
         self,
-        policy: Policy,
+        policy: AnyPolicy,
         prompts: Sequence[PromptSpec],
         n: int,
         seed: int,
@@ -118,8 +124,10 @@ class TransformersEngine:
             (twice, _), _ = Counter(order).most_common(1)[0]
             raise RolloutError(f"prompts: each needs an id of its own, found {twice!r} twice")
         cohort = self.rejection.cohort if self.rejection else None
-        causal = self._weights(policy)
-        decoder, workers = make_decoder(causal), _workers(policy.backbone.device)
+        decoder = self._decoder(policy)
+        causal, workers = decoder.causal, _workers(policy.backbone.device)
+        if isinstance(decoder, PairedDecoder) and decoder.switches:
+            workers = 1
         self._facts = describe_decoder(decoder)
         words = ", ".join(f"{key} {value}" for key, value in self._facts.items())
         _log.info("rollouts of %s: %s", policy.name, words)
@@ -150,6 +158,14 @@ class TransformersEngine:
                     yield done.pop(order[emitted])
                     emitted += 1
 
+    def _decoder(self, policy: AnyPolicy) -> Any:
+        """What computes the steps of a policy, or of two that are combined."""
+        if isinstance(policy, Policy):
+            return make_decoder(self._weights(policy))
+        models = self._weights(policy.first), self._weights(policy.second)
+        shares = all(_is_shared(model) for model in models)
+        return pair_decoders(policy, models, shares)
+
     def _weights(self, policy: Policy) -> Any:
         """The model to sample from: the policy's own, or a copy that is faster."""
         causal = policy.backbone.causal
@@ -160,8 +176,8 @@ class TransformersEngine:
             return merged_copy(policy, torch.bfloat16)
         return faster_copy(policy) or small_copy(policy) or causal
 
-    def _waiting(self, policy: Policy, spec: PromptSpec, n: int, is_greedy: bool) -> Waiting:
-        tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
+    def _waiting(self, policy: AnyPolicy, spec: PromptSpec, n: int, is_greedy: bool) -> Waiting:
+        tokenizer, context = policy.backbone.tokenizer, policy.context
         ids = tuple(render_prompt(tokenizer, spec.prompt))
         if context is not None and len(ids) + self.config.max_new_tokens > context:
             raise ModelError(
@@ -173,12 +189,12 @@ class TransformersEngine:
         return Waiting(spec, ids, end.stop_ids, list(sample_indices(spec, n, is_greedy)))
 
     def _settings(
-        self, policy: Policy, is_greedy: bool, seed: int, workers: int, keeps_hidden: bool
+        self, policy: AnyPolicy, is_greedy: bool, seed: int, workers: int, keeps_hidden: bool
     ) -> Settings:
         config = self.config
         tokenizer = policy.backbone.tokenizer
         return Settings(
-            truncation=Truncation(config.temperature, config.top_k, config.top_p),
+            truncation=Truncation(config.temperature, config.top_k, config.top_p, config.min_p),
             is_greedy=is_greedy,
             least=config.min_new_tokens,
             most=config.max_new_tokens,
@@ -189,7 +205,7 @@ class TransformersEngine:
             rejection=self.rejection,
         )
 
-    def _judge(self, policy: Policy, sampler: Sampler) -> None:
+    def _judge(self, policy: AnyPolicy, sampler: Sampler) -> None:
         """Have the partial completions that wait for it judged."""
         while self.rejection and (waiting := sampler.to_judge()):
             starts, _, tokens, hidden = waiting
@@ -209,20 +225,26 @@ class TransformersEngine:
 
 def make_decoder(causal: Any) -> Any:
     """The decoder that fits an architecture: shared prefixes where they are exact."""
+    return SharedDecoder(causal) if _is_shared(causal) else ExpandedDecoder(causal)
+
+
+def _is_shared(causal: Any) -> bool:
+    """Whether an architecture can share prompts; why not goes to the log."""
     reason = why_not_shared(causal)
-    if reason is None:
-        return SharedDecoder(causal)
-    _log.warning(
-        "%s: prompts are copied for each of their completions, since %s",
-        type(causal).__name__,
-        reason,
-    )
-    return ExpandedDecoder(causal)
+    if reason is not None:
+        _log.warning(
+            "%s: prompts are copied for each of their completions, since %s",
+            type(causal).__name__,
+            reason,
+        )
+    return reason is None
 
 
 def describe_decoder(decoder: Any) -> dict[str, str]:
     """What was used, for the report."""
     shared = isinstance(decoder, SharedDecoder)
+    if isinstance(decoder, PairedDecoder):
+        shared = decoder.is_shared
     return {
         "weights": str(decoder.causal.dtype).removeprefix("torch."),
         "log-probabilities": "float32",
@@ -253,7 +275,7 @@ def _show(shown: Meter, ended: Sequence[Ended]) -> None:
         shown.advance(len(ended))
 
 
-def _sampled(policy: Policy, ended: Sequence[Ended], settings: Settings) -> list[Sampled]:
+def _sampled(policy: AnyPolicy, ended: Sequence[Ended], settings: Settings) -> list[Sampled]:
     """Records of completions and, where they are exact, hidden states."""
     rollouts = [_rollout(policy, each, settings) for each in ended]
     kept = [i for i, each in enumerate(ended) if each.hidden is not None]
@@ -274,7 +296,7 @@ def _array(hidden: torch.Tensor | None) -> NDArray[np.float32] | None:
     return None if hidden is None else hidden.float().cpu().numpy()
 
 
-def _rollout(policy: Policy, ended: Ended, settings: Settings) -> Rollout:
+def _rollout(policy: AnyPolicy, ended: Ended, settings: Settings) -> Rollout:
     spec, tokenizer = ended.start.prompt.spec, policy.backbone.tokenizer
     text = decode_completion(tokenizer, spec.prompt, ended.token_ids)
     ends_itself = ended.token_ids[-1] in ended.start.prompt.stops

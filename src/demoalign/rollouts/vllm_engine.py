@@ -30,7 +30,7 @@ from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import Policy
 from demoalign.progress import meter
 from demoalign.records import Rollout
-from demoalign.rollouts.engine import PromptSpec
+from demoalign.rollouts.engine import AnyPolicy, PromptSpec, plain_policy
 from demoalign.rollouts.vllm_requests import (
     Row,
     Served,
@@ -81,7 +81,12 @@ class VllmEngine:
         return {"engine": "vllm"}
 
     def sample(
-        self, policy: Policy, prompts: Sequence[PromptSpec], n: int, seed: int, greedy: bool = False
+        self,
+        policy: AnyPolicy,
+        prompts: Sequence[PromptSpec],
+        n: int,
+        seed: int,
+        greedy: bool = False,
     ) -> Iterator[Rollout]:
         """Yield rollouts ``first`` to ``n - 1`` of each prompt, prompt by prompt.
 
@@ -100,6 +105,7 @@ class VllmEngine:
             ModelError: prompt and max_new_tokens do not fit the context.
             RolloutError: vLLM cannot serve the policy, or fails.
         """
+        policy = plain_policy(policy, "vllm")
         rows = to_rows(self.config, policy.backbone, prompts, n, greedy)
         size = BATCHES_A_CALL * self.config.batch_size
         with (

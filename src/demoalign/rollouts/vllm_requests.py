@@ -166,6 +166,7 @@ def sampling_settings(
         "temperature": 0.0 if greedy else config.temperature,
         "top_p": 1.0 if greedy else config.top_p,
         "top_k": 0 if greedy or config.top_k is None else config.top_k,
+        "min_p": 0.0 if greedy or config.min_p is None else config.min_p,
         "min_tokens": config.min_new_tokens,
         "max_tokens": config.max_new_tokens,
         "stop_token_ids": sorted(stop_ids),

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from demoalign.policies.policy import Policy
 from demoalign.records import Rollout, read_records, to_line
-from demoalign.rollouts.engine import Engine, PromptSpec
+from demoalign.rollouts.engine import AnyPolicy, Engine, PromptSpec
 from demoalign.rollouts.transformers_engine import TransformersEngine
 from demoalign.store import write_json
 
@@ -22,7 +21,7 @@ Hidden = NDArray[np.float32]
 def write_rollouts(
     path: Path,
     engine: Engine,
-    policy: Policy,
+    policy: AnyPolicy,
     prompts: Sequence[PromptSpec],
     n: int,
     seed: int,
@@ -82,7 +81,7 @@ def _hidden_path(path: Path) -> Path:
 def _with_hidden(
     path: Path,
     engine: TransformersEngine,
-    policy: Policy,
+    policy: AnyPolicy,
     rest: Sequence[PromptSpec],
     n: int,
     seed: int,

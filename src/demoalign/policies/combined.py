@@ -1,0 +1,175 @@
+"""A policy made of two others: their logits, combined at every token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from demoalign.errors import ModelError
+from demoalign.policies.backbone import Backbone
+from demoalign.policies.expanded_prefix import ExpandedDecoder
+from demoalign.policies.policy import Policy
+from demoalign.policies.shared_prefix import Next, SharedDecoder
+
+Combine = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, V) of the first and of the second policy -> logits (B, V) of the combined one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedPolicy:
+    """pi(y_t | x, y_<t) = softmax of what two policies' logits are combined to.
+
+    Attributes:
+        name: its rollouts carry it.
+        first, second: the two policies, of one tokenizer; texts are rendered by the first's.
+        combine: pure function of their logits.
+    """
+
+    name: str
+    first: Policy
+    second: Policy
+    combine: Combine
+
+    def __post_init__(self) -> None:
+        """Check that a token id means the same to both."""
+        ours, theirs = self.first.backbone.tokenizer, self.second.backbone.tokenizer
+        if ours is not theirs and ours.get_vocab() != theirs.get_vocab():
+            raise ModelError(
+                f"{self.name}: both policies must have the same vocabulary, found another one in "
+                f"{self.second.name}. Use policies of one base model."
+            )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The first policy's."""
+        return self.first.backbone
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that both can read, if they say."""
+        known = [p.backbone.context for p in (self.first, self.second)]
+        return min((each for each in known if each is not None), default=None)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Nothing to switch: `PairedDecoder` does at every step, where it must."""
+        yield
+
+
+class Side(NamedTuple):
+    """One of the two: its decoder, and the policy to switch on while it computes, if any."""
+
+    decoder: Any
+    policy: Policy | None
+
+
+class PairedBranches:
+    """The same rows under both policies."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.first = first
+        self.second = second
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        rows: int = self.first.rows
+        return rows
+
+    def drop(self, dead: Tensor) -> Tensor:
+        """Forget rows in both; where each row that is kept stood before."""
+        self.second.drop(dead)
+        order: Tensor = self.first.drop(dead)
+        return order
+
+
+class PairedDecoder:
+    """Steps of two causal models side by side: two forward passes a token, two sets of caches.
+
+    If both are adapters on the same weights, these are switched between the two passes, and only
+    one thread may use the decoder.
+
+    Attributes:
+        causal: the first model; hidden states are its.
+        switches: whether both sides compute with the same weights.
+    """
+
+    def __init__(self, first: Side, second: Side, combine: Combine) -> None:
+        self.first = first
+        self.second = second
+        self.combine = combine
+        self.causal = first.decoder.causal
+        self.device: torch.device = first.decoder.device
+        self.switches = first.decoder is second.decoder
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether prompts are read once for all their completions."""
+        return isinstance(self.first.decoder, SharedDecoder)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Everything else happens inside this."""
+        with ExitStack() as stack:
+            stack.enter_context(self.first.decoder.active())
+            if not self.switches:
+                stack.enter_context(self.second.decoder.active())
+                for side in (self.first, self.second):
+                    stack.enter_context(side.policy.active() if side.policy else nullcontext())
+            yield
+
+    def open(self, prompts: Sequence[Sequence[int]]) -> tuple[tuple[Any, Any], Next]:
+        """Read prompts with both."""
+        with self._turn(self.first):
+            read, first = self.first.decoder.open(prompts)
+        with self._turn(self.second):
+            other, second = self.second.decoder.open(prompts)
+        return (read, other), self._next(first, second)
+
+    def branch(self, read: tuple[Any, Any], owner: Tensor) -> PairedBranches:
+        """Rows that continue prompts that were read."""
+        first, second = read
+        return PairedBranches(
+            self.first.decoder.branch(first, owner), self.second.decoder.branch(second, owner)
+        )
+
+    def step(
+        self, groups: Sequence[PairedBranches], tokens: Tensor, wanted: Tensor | None = None
+    ) -> Next:
+        """As `SharedDecoder.step`; hidden states are the first policy's."""
+        with self._turn(self.first):
+            first = self.first.decoder.step([group.first for group in groups], tokens, wanted)
+        with self._turn(self.second):
+            second = self.second.decoder.step([group.second for group in groups], tokens, wanted)
+        return self._next(first, second)
+
+    def _turn(self, side: Side) -> Any:
+        return side.policy.active() if self.switches and side.policy else nullcontext()
+
+    def _next(self, first: Next, second: Next) -> Next:
+        size = min(first.logits.shape[-1], second.logits.shape[-1])  # padding behind the vocabulary
+        other = second.logits[:, :size].to(first.logits.device)
+        return Next(self.combine(first.logits[:, :size], other), first.hidden)
+
+
+def pair_decoders(policy: CombinedPolicy, models: tuple[Any, Any], shares: bool) -> PairedDecoder:
+    """The decoder of a combined policy.
+
+    Args:
+        policy: the two policies and how they are combined.
+        models: what to compute with: the policies' own weights, or copies of them.
+        shares: whether both architectures can share prompts.
+    """
+    kind = SharedDecoder if shares else ExpandedDecoder
+    first = kind(models[0])
+    second = first if models[1] is models[0] else kind(models[1])
+    sides = [
+        Side(decoder, each if decoder.causal is each.backbone.causal else None)
+        for decoder, each in zip((first, second), (policy.first, policy.second), strict=True)
+    ]
+    return PairedDecoder(sides[0], sides[1], policy.combine)
