@@ -30,6 +30,9 @@ ATTENTION_COST = 2
 """Time of an operation in attention over one in a matrix product, in training: the backward pass
 computes attention again."""
 
+ALONE = frozenset({"bce", "squared_error"})
+"""Losses in which a completion's part does not depend on the other one of its pair."""
+
 MASKED_ATTENTION = frozenset({"sdpa", "eager"})
 """Implementations that take any mask; flash attention knows only causal ones."""
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
@@ -60,7 +63,7 @@ def choose_form(
         model: as it will be trained.
         pairs: all training pairs.
         batch_size: pairs a batch.
-        loss: a loss of one completion alone (``bce``) allows dropout to strike both alike.
+        loss: a loss of one completion alone (`ALONE`) allows dropout to strike both alike.
         pad: token id of padding.
 
     Returns:
@@ -100,7 +103,7 @@ def _obstacle(model: PairScorer, pairs: Sequence[RenderedPair], loss: str) -> st
     shortest = min((size for size in windows if isinstance(size, int)), default=longest)
     if shortest < longest:
         return f"layers see {shortest} tokens back, the longest packed pair has {longest}"
-    if loss != "bce" and _drops(model):
+    if loss not in ALONE and _drops(model):
         return f"dropout must strike the two sides of {loss} independently"
     return None
 

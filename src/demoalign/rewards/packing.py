@@ -20,15 +20,20 @@ from demoalign.rewards.scorers import Scorer, SharedScorer
 from demoalign.rewards.scoring import pad_right
 
 Batch = dict[str, Tensor]
-"""Keyword arguments of `PairScorer.forward`."""
+"""Keyword arguments of `PairScorer.forward`, and ``targets`` for the loss alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPair:
-    """Token ids of prompt + positive and of prompt + negative."""
+    """Token ids of prompt + positive and of prompt + negative.
+
+    Attributes:
+        targets: what a student is to say of the two, if it is one that learns.
+    """
 
     positive: list[int]
     negative: list[int]
+    targets: tuple[float, float] | None = None
 
     @property
     def shared(self) -> int:
@@ -45,7 +50,7 @@ class RenderedPair:
 
 @dataclass(frozen=True, slots=True)
 class StackedCollator:
-    """B pairs as (2B, T): positives first, negatives second."""
+    """B pairs as (2B, T): positives first, negatives second; targets, if there are any, (2, B)."""
 
     pad_token_id: int
 
@@ -54,7 +59,7 @@ class StackedCollator:
         rows = [pair.positive for pair in pairs] + [pair.negative for pair in pairs]
         ids, mask = pad_right(rows, self.pad_token_id)
         ends = torch.tensor([[len(row) - 1] for row in rows])
-        return {"input_ids": ids, "attention_mask": mask, "ends": ends}
+        return {"input_ids": ids, "attention_mask": mask, "ends": ends, **_targets(pairs)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,14 @@ class PackedCollator:
             "attention_mask": packed_mask(shared, switch, ids.shape[1]),
             "position_ids": packed_positions(shared, switch, lengths, ids.shape[1]),
             "ends": torch.stack([switch - 1, switch + lengths - shared - 1], dim=-1),
+            **_targets(pairs),
         }
+
+
+def _targets(pairs: Sequence[RenderedPair]) -> Batch:
+    """``targets`` (2, B) of positives and of negatives, if the pairs have any."""
+    known = [pair.targets for pair in pairs if pair.targets is not None]
+    return {"targets": torch.tensor(known).T} if known else {}
 
 
 Collator = StackedCollator | PackedCollator

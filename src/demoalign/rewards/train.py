@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -15,20 +16,17 @@ from demoalign.config import ModelConfig, RewardConfig
 from demoalign.demonstrations.render import render
 from demoalign.errors import TrainingError
 from demoalign.policies.backbone import Backbone
-from demoalign.policies.last_hidden import Row, last_hidden
 from demoalign.policies.load import load_model
 from demoalign.policies.policy import Policy
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
 from demoalign.progress import meter
 from demoalign.rewards.comparisons import Comparison
 from demoalign.rewards.forms import choose_form
-from demoalign.rewards.losses import pair_loss
+from demoalign.rewards.heads import fit_head
+from demoalign.rewards.losses import pair_loss, squared_error
 from demoalign.rewards.packing import Collator, PairScorer, RenderedPair, by_side
 from demoalign.rewards.reward_model import RewardModel, adapter_name
 from demoalign.rewards.scorers import Scorer, SharedScorer, WholeScorer, linear_head
-
-RIDGE = 1e-4
-"""Weight of |w|^2 / 2 in the convex fit of a ``head`` reward model, features of RMS 1."""
 
 
 def render_pairs(
@@ -74,15 +72,16 @@ def train_reward_model(
     if config.model == "head":
         if sft is None:
             raise TrainingError("reward.model: head needs the SFT policy, found none")
-        return _fit_head(config, sft, pairs, seed, name)
-    scorer = _fresh_scorer(config, model_config, backbone, seed, name)
-    losses = _train(config, scorer, backbone, pairs, seed, name)
+        return fit_head(config, sft, pairs, seed, name)
+    scorer = fresh_scorer(config, model_config, backbone, seed, name)
+    losses = train_scorer(config, scorer, backbone, pairs, seed, name)
     return RewardModel(name, scorer, backbone.tokenizer), losses
 
 
-def _fresh_scorer(
+def fresh_scorer(
     config: RewardConfig, model_config: ModelConfig, backbone: Backbone, seed: int, name: str
 ) -> Scorer:
+    """An untrained network for ``adapter`` or ``full``; arguments as in `train_reward_model`."""
     has_variance = config.loss == "bradley_terry_variance"
     size, device = backbone.hidden_size, backbone.device
     variance = linear_head(size, seed + 1, device) if has_variance else None
@@ -102,7 +101,7 @@ def _fresh_scorer(
     return WholeScorer(model, variance)
 
 
-def _train(
+def train_scorer(
     config: RewardConfig,
     scorer: Scorer,
     backbone: Backbone,
@@ -110,6 +109,7 @@ def _train(
     seed: int,
     name: str,
 ) -> list[float]:
+    """Train a network on rendered pairs, to their targets if they have any: the losses."""
     steps = math.ceil(math.ceil(len(pairs) / config.batch_size) / config.accumulation)
     model = PairScorer(scorer)
     with (
@@ -117,7 +117,8 @@ def _train(
         backbone.using(scorer.adapter if isinstance(scorer, SharedScorer) else None),
     ):
         pad = backbone.tokenizer.pad_token_id
-        form = choose_form(model, pairs, config.batch_size, config.loss, pad)
+        plain = [dataclasses.replace(pair, targets=None) for pair in pairs]
+        form = choose_form(model, plain, config.batch_size, config.loss, pad)
         sys.stderr.write(f"reward model {name}: {form.reason}\n")
         with meter(f"reward model {name}", math.ceil(steps * config.epochs)) as shown:
             trainer = pair_trainer(config, model, pairs, form.collator, seed, name, scratch)
@@ -181,69 +182,15 @@ def _trainer(loss_name: str, name: str) -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
+            targets = inputs.pop("targets", None)
             rewards, variances = model(**inputs)
             ups, downs = by_side(rewards)
             up_v, down_v = (None, None) if variances is None else by_side(variances)
-            loss = pair_loss(loss_name, (ups, up_v), (downs, down_v))
+            if targets is None:
+                loss = pair_loss(loss_name, (ups, up_v), (downs, down_v))
+            else:
+                loss = squared_error(ups, downs, targets[0], targets[1])
             refuse_nonfinite(loss, f"reward {name}", self.state.global_step)
             return (loss, rewards) if return_outputs else loss
 
     return PairTrainer
-
-
-def _fit_head(
-    config: RewardConfig, sft: Policy, pairs: Sequence[RenderedPair], seed: int, name: str
-) -> tuple[RewardModel, list[float]]:
-    """Fit a linear head on frozen hidden states by L-BFGS: convex for BCE and Bradley-Terry."""
-    backbone = sft.backbone
-    head = linear_head(backbone.hidden_size, seed, backbone.device)
-    scorer = SharedScorer(backbone, sft.adapter, head)
-    ups, downs = _features(scorer, pairs, config.batch_size, name)
-    scale = torch.cat([ups, downs]).square().mean(0).sqrt().clamp(min=1e-6)
-    heads = 2 if config.loss == "bradley_terry_variance" else 1
-    weights = torch.zeros(heads, ups.shape[1], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
-    losses: list[float] = []
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        outputs = [(ups / scale) @ weights.T, (downs / scale) @ weights.T]
-        sides = [(out[:, 0], out[:, 1] if heads == 2 else None) for out in outputs]
-        loss = pair_loss(config.loss, sides[0], sides[1]) + RIDGE / 2 * weights.square().sum()
-        refuse_nonfinite(loss, f"reward {name}", len(losses))
-        torch.autograd.backward(loss)
-        losses.append(loss.item())
-        return loss
-
-    step: Any = optimiser.step
-    step(closure)
-    fitted = (weights / scale).detach().float().to(backbone.device)
-    with torch.no_grad():
-        head.weight.copy_(fitted[:1])
-    if heads == 2:
-        scorer.variance = linear_head(backbone.hidden_size, seed, backbone.device)
-        with torch.no_grad():
-            scorer.variance.weight.copy_(fitted[1:])
-    return RewardModel(name, scorer, backbone.tokenizer), losses
-
-
-def _features(
-    scorer: SharedScorer, pairs: Sequence[RenderedPair], batch_size: int, name: str
-) -> tuple[Tensor, Tensor]:
-    """Last hidden states of positives and of negatives, both (B, H) in float64 on the CPU."""
-    rows = [
-        Row(tuple(side[: pair.shared]), tuple(side[pair.shared :]))
-        for pair in pairs
-        for side in (pair.positive, pair.negative)
-    ]
-    found = torch.empty(len(rows), scorer.backbone.hidden_size, dtype=torch.float64)
-    scorer.backbone.causal.eval()
-    with (
-        meter(f"hidden states for {name}", len(rows)) as shown,
-        torch.inference_mode(),
-        scorer.active(),
-    ):
-        for chunk, hidden in last_hidden(scorer.model, rows, 8 * batch_size):
-            found[chunk] = hidden.double().cpu()
-            shown.advance(len(chunk))
-    return found[0::2], found[1::2]
