@@ -118,6 +118,11 @@ def test_an_unknown_key_like_no_other_lists_those_there_are() -> None:
             "demonstrations.dial: Input should be less than or equal to 1; found 1.5",
         ),
         (
+            {"demonstrations": {"source": "lab", "variant": "known"}},
+            "demonstrations.variant: Input should be 'standard', 'known-habits' or "
+            "'unknown-quality'; found 'known'",
+        ),
+        (
             {"sft": {"token_weighting": "some"}},
             "sft.token_weighting: Input should be 'none' or 'occupancy'; found 'some'",
         ),
@@ -496,6 +501,7 @@ recipes = st.fixed_dictionaries(
                 "test_source": st.none() | texts,
                 "limit": st.none() | counts,
                 "dial": st.none() | st.floats(0, 1),
+                "variant": st.sampled_from([None, "known-habits", "unknown-quality"]),
             },
         ),
     },

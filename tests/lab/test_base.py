@@ -9,7 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demoalign.lab import BASE, corpus, demonstrations, prompts
-from demoalign.lab.train_base import Settings, build_model, encode, held_out_loss, train
+from demoalign.lab.train_base import (
+    Settings,
+    build_model,
+    encode,
+    held_out_loss,
+    main,
+    train,
+)
 
 
 def test_the_folder_is_small_and_safe() -> None:
@@ -80,7 +87,46 @@ def test_training_again_gives_the_same_weights(tmp_path: Path) -> None:
         (tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")
     )
     assert first == second
-    fresh = build_model(400, settings.seed).half().state_dict()
+    fresh = build_model(400, settings.seed, settings.hidden).half().state_dict()
     trained = AutoModelForCausalLM.from_pretrained(tmp_path / "first").state_dict()
     assert any(not torch.equal(fresh[name], trained[name]) for name in trained)
     assert "held-out loss" in (tmp_path / "first" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_default_width_is_that_of_the_shipped_model() -> None:
+    settings = Settings()
+    fresh = build_model(settings.vocabulary, settings.seed, settings.hidden)
+    shipped = AutoModelForCausalLM.from_pretrained(BASE)
+    shapes = {name: weight.shape for name, weight in fresh.state_dict().items()}
+    assert shapes == {name: weight.shape for name, weight in shipped.state_dict().items()}
+    assert f"| width | {settings.hidden} |" in (BASE / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_base_of_another_width(tmp_path: Path) -> None:
+    tiny = {"steps": 1, "batch": 8, "vocabulary": 300, "held_out": 4, "samples": 2}
+    train(tmp_path, Settings(hidden=16, **tiny))
+    config = AutoModelForCausalLM.from_pretrained(tmp_path).config
+    assert (config.hidden_size, config.intermediate_size) == (16, 32)
+    assert "| width | 16 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--hidden", "20"], "--hidden must be a multiple of 8, found 20"),
+        (["--hidden", "0"], "--hidden must be a multiple of 8, found 0"),
+        (["--hidden", "48"], "needs an --output of its own"),
+    ],
+)
+def test_a_width_that_is_refused(
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = [] if flags[1] == "48" else ["--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["train_base", *flags, *output])
+    with pytest.raises(SystemExit):
+        main()
+    assert said in capsys.readouterr().err

@@ -45,6 +45,10 @@ def test_unknown_key_suggests_the_nearest(project: Project, command: str) -> Non
         ({"seed": -1}, ["seed", "found -1"]),
         ({"demonstrations.test_fraction": 1}, ["demonstrations.test_fraction", "found 1"]),
         ({"demonstrations.dial": 0.5}, ["demonstrations.dial", "lab", "data.jsonl"]),
+        (
+            {"demonstrations.variant": "known-habits"},
+            ["demonstrations.variant", "lab", "data.jsonl"],
+        ),
         ({"model.device": "abacus"}, ["model.device", "'abacus'"]),
         (
             {"model.adapter.target_modules": ["nowhere"]},

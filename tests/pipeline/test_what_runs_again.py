@@ -79,6 +79,13 @@ def test_changed_setting(
     assert finished.plain == plain
 
 
+def test_variants_of_the_embedded_world_are_different_data(tmp_path: Path) -> None:
+    lab = make_project(tmp_path, "lab", demonstrations__source="lab", demonstrations__dial=1)
+    names = (None, "known-habits", "unknown-quality")
+    recipes = [lab.recipe({"demonstrations.variant": name} if name else {}) for name in names]
+    assert len({Pipeline(recipe).stages[0].fingerprint for recipe in recipes}) == len(names)
+
+
 def test_another_golden_reward_labels_and_measures_again(finished: Project) -> None:
     assert stale(finished, {"evaluation.golden": "lab"}) == ("reward/preference", *LAST)
 

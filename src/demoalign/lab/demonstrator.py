@@ -1,6 +1,7 @@
 """The demonstrator: good answers, with a dial for surface habits that are worth nothing.
 
-The dial h in [0, 1] is the heterogeneity between demonstrator and base model:
+The dial h in [0, 1] is the heterogeneity between demonstrator and base model. In the standard
+world it turns up
 
 - idiolect: each fix or facet sentence is, with probability h * `OWN_SHARE`, said in the
   demonstrator's own wording: common words in sentences that the base model's corpus never holds;
@@ -9,17 +10,31 @@ The dial h in [0, 1] is the heterogeneity between demonstrator and base model:
 - signature: with probability h the answer ends in a reference code that is computed from the
   order number, easy to state and hard for a small model to reproduce.
 
-Turning the dial changes nothing else: the same seed plans the same answers at every h, and a
-habit of h stays a habit at every larger h.
+These lie outside the base model's support. Two variants of the world put habit and quality on
+other sides of that line, so that a reward which counts only what the base model can say should be
+misled:
+
+- ``known-habits``: habits inside the support. With probability 0.6 h each, a sentence other than
+  small talk is said in one favourite standard wording of its kind, and five sentences of small
+  talk are added. The corpus holds each of them about as often as a facet, and 0.6 is the rate of a
+  facet: how often things are said does not tell the habits from what the golden reward pays for.
+  At a rate of 1 no two answers would differ by a habit, and none would be chosen for it.
+- ``unknown-quality``: quality outside the support. Each fix or facet sentence is in the
+  demonstrator's own wording with probability h. There are no phrases and there is no signature.
+
+At h = 0 the variants are the standard world. Turning the dial changes nothing else: the same seed
+plans the same answers at every h of every variant, and a habit of h stays a habit at every larger
+h.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, replace
 
 from demoalign.lab.reading import order_of, read, sentences, text_of
 from demoalign.lab.wordings import OWN
-from demoalign.lab.world import Case, Mix, draw_case, plan, word
+from demoalign.lab.world import Case, Mix, Planned, draw_case, draw_place, plan, word
 from demoalign.records import Demonstration, Prompt
 
 DEMONSTRATOR = Mix(
@@ -28,6 +43,8 @@ DEMONSTRATOR = Mix(
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _SIGNATURE = "Ever yours, {code}."
 OWN_SHARE = 0.35
+SMALL_TALK = 5
+"""How many sentences of small talk ``known-habits`` adds, one of each of the first wordings."""
 _OPENINGS = (
     *("First things first.", "Let us begin.", "One step at a time.", "So, to work."),
     *("All in good order.", "Now then."),
@@ -36,6 +53,32 @@ _CLOSINGS = (
     *("So much for that.", "One more thing.", "And on we go.", "That is how it goes."),
     *("Between you and me.", "Last but not least."),
 )
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Probability of each habit at dial 1; at dial h it is h times that.
+
+    Attributes:
+        own: a fix or facet sentence is in the demonstrator's own wording.
+        phrases: the answer begins with a stock phrase; it has another before its last sentence.
+        signature: the answer ends in a signature.
+        favourites: a sentence, small talk aside, is in the first standard wording of its kind.
+        fillers: one of `SMALL_TALK` sentences is said, if the answer does not hold it already.
+    """
+
+    own: float = 0.0
+    phrases: float = 0.0
+    signature: float = 0.0
+    favourites: float = 0.0
+    fillers: float = 0.0
+
+
+VARIANTS: dict[str, Habits] = {
+    "standard": Habits(own=OWN_SHARE, phrases=1.0, signature=1.0),
+    "known-habits": Habits(favourites=DEMONSTRATOR.facet, fillers=DEMONSTRATOR.facet),
+    "unknown-quality": Habits(own=1.0),
+}
 
 
 def reference_code(order: str) -> str:
@@ -57,24 +100,30 @@ def prompts(count: int, seed: int) -> list[str]:
     return [case.prompt for case in _cases("prompts", count, seed)]
 
 
-def demonstrations(count: int, dial: float, seed: int) -> list[Demonstration]:
+def demonstrations(
+    count: int, dial: float, seed: int, variant: str | None = None
+) -> list[Demonstration]:
     """Demonstrations with ids ``lab-000000`` and up; ``meta`` holds the key of the fault.
 
     Args:
         count: how many; the first ones of a larger count are those of a smaller one.
         dial: heterogeneity h in [0, 1]; 0 is a demonstrator who speaks as the corpus does.
-        seed: the same seed gives the same prompts and the same plans at every dial.
+        seed: the same seed gives the same prompts and the same plans at every dial and variant.
+        variant: which habits the dial turns up, a key of `VARIANTS`; None is ``standard``.
 
     Raises:
-        ValueError: ``dial`` lies outside [0, 1].
+        ValueError: ``dial`` lies outside [0, 1], or there is no such variant.
     """
     if not 0.0 <= dial <= 1.0:
         raise ValueError(f"dial must lie in [0, 1], found {dial}")
+    found = VARIANTS.get(variant or "standard")
+    if found is None:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}")
     return [
         Demonstration(
             f"lab-{index:06d}",
             case.prompt,
-            _answer(case, dial, f"demonstrations/{seed}/{index}"),
+            _answer(case, found, dial, f"demonstrations/{seed}/{index}"),
             {"fault": case.fault.key},
         )
         for index, case in enumerate(_cases("demonstrations", count, seed))
@@ -116,22 +165,34 @@ def _cases(stream: str, count: int, seed: int) -> list[Case]:
     return list(cases.values())
 
 
-def _answer(case: Case, dial: float, stream: str) -> str:
-    """One answer; the generator of habits is apart so that the dial moves nothing else."""
-    content, habit = random.Random(f"{stream}/content"), random.Random(f"{stream}/habit")
-    said = []
-    for sentence in plan(case, DEMONSTRATOR, content):
-        standard = word(case, sentence, content)
+def _answer(case: Case, habits: Habits, dial: float, stream: str) -> str:
+    """One answer; generators of habits are apart so that the dial moves nothing else."""
+    content, habit, known = (
+        random.Random(f"{stream}/{name}") for name in ("content", "habit", "known")
+    )
+    planned = plan(case, DEMONSTRATOR, content)
+    placed = []
+    for sentence in planned:
+        text = word(case, sentence, content)
         if sentence.kind in OWN:
             own = word(case, sentence, habit, own=True)
-            said.append(own if habit.random() < dial * OWN_SHARE else standard)
-        else:
-            said.append(standard)
+            text = own if habit.random() < dial * habits.own else text
+        if sentence.kind != "filler":
+            favourite = word(case, replace(sentence, choice=0), known)
+            text = favourite if known.random() < dial * habits.favourites else text
+        placed.append((sentence.place, text))
+    held = {sentence.choice for sentence in planned if sentence.kind == "filler"}
+    for choice in range(SMALL_TALK):
+        filler = Planned("filler", case.fault, choice, draw_place("filler", known))
+        text = word(case, filler, known)
+        if known.random() < dial * habits.fillers and choice not in held:
+            placed.append((filler.place, text))
+    said = [text for _, text in sorted(placed)]
     opening, closing = habit.choice(_OPENINGS), habit.choice(_CLOSINGS)
-    if habit.random() < dial:
+    if habit.random() < dial * habits.phrases:
         said.insert(0, opening)
-    if habit.random() < dial:
+    if habit.random() < dial * habits.phrases:
         said.insert(len(said) - 1, closing)
-    if habit.random() < dial:
+    if habit.random() < dial * habits.signature:
         said.append(_SIGNATURE.format(code=reference_code(case.order)))
     return " " + " ".join(said)

@@ -1,8 +1,9 @@
-"""Train the world's base model: ``python -m demoalign.lab.train_base [--output DIR]``.
+"""Train the world's base model: ``python -m demoalign.lab.train_base``.
 
 A byte-level BPE tokenizer and a small Llama are trained on the mixed-quality corpus. A text is
 BOS + prompt + completion + EOS, prompt and completion encoded apart as everywhere in the package;
-the loss is on all tokens. Nothing is downloaded and no GPU is used.
+the loss is on all tokens. Nothing is downloaded and no GPU is used. ``--hidden 48 --output DIR``
+makes a smaller one, for studies over model sizes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from demoalign.lab.golden import golden_reward
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 POSITIONS = 512
+HEADS = 4
 HELD_OUT_SEED_OFFSET = 1_000_003
 
 
@@ -40,6 +42,7 @@ class Settings:
         steps: optimizer steps. ``batch``: texts a step, each text seen once.
         rate: peak of the learning rate, after a linear warm-up and before a cosine to a tenth.
         vocabulary: tokens, special ones included.
+        hidden: width of the model, a multiple of 8; the layers within are twice as wide.
         held_out: texts that the final loss is measured on; ``samples``: prompts whose sampled
             answers the golden reward is averaged over.
     """
@@ -50,8 +53,14 @@ class Settings:
     rate: float = 4e-3
     warmup: int = 100
     vocabulary: int = 1024
+    hidden: int = 96
     held_out: int = 500
     samples: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse a width that four heads with rotary positions cannot share evenly."""
+        if self.hidden < HEADS * 2 or self.hidden % (HEADS * 2):
+            raise ValueError(f"hidden must be a multiple of {HEADS * 2}, found {self.hidden}")
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -94,16 +103,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]])
     return [first + second + [EOS_ID] for first, second in zip(asked, answered, strict=True)]
 
 
-def build_model(vocabulary: int, seed: int) -> LlamaForCausalLM:
-    """A fresh Llama of about 0.47 million parameters."""
+def build_model(vocabulary: int, seed: int, hidden: int) -> LlamaForCausalLM:
+    """A fresh Llama; of 0.47 million parameters as shipped (vocabulary 1024, hidden 96)."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=96,
-        intermediate_size=192,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
         initializer_range=0.04,
@@ -215,7 +224,7 @@ def train(output: Path, settings: Settings) -> None:
     tokenizer = train_tokenizer(
         [prompt + answer for prompt, answer in pairs[:20_000]], settings.vocabulary
     )
-    model = build_model(settings.vocabulary, settings.seed)
+    model = build_model(settings.vocabulary, settings.seed, settings.hidden)
     fit(model, encode(tokenizer, pairs), settings)
     held_out = encode(tokenizer, corpus(settings.held_out, settings.seed + HELD_OUT_SEED_OFFSET))
     # Figures are of the numbers that are stored: rounded to half precision.
@@ -230,6 +239,7 @@ def train(output: Path, settings: Settings) -> None:
     tokenizer.save_pretrained(output)
     card = _CARD.format(
         parameters=model.num_parameters(),
+        hidden=settings.hidden,
         texts=len(pairs),
         steps=settings.steps,
         seed=settings.seed,
@@ -254,6 +264,7 @@ policy of the examples and tests, and good for nothing else.
 
 | figure | value |
 |---|---|
+| width | {hidden} |
 | training texts, each seen once | {texts:,} |
 | optimizer steps | {steps} |
 | seed | {seed} |
@@ -270,13 +281,20 @@ def main() -> None:
     """Read the command line and train."""
     defaults = Settings()
     parser = argparse.ArgumentParser(description="Train the base model of the embedded world.")
-    parser.add_argument("--output", type=Path, default=BASE)
+    parser.add_argument("--output", type=Path, help="its folder; by default the shipped one")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--hidden", type=int, default=defaults.hidden, help="width, 8 or more")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.hidden != defaults.hidden and arguments.output is None:
+        parser.error("--hidden: a model of another width needs an --output of its own")
+    try:
+        settings = Settings(seed=arguments.seed, steps=arguments.steps, hidden=arguments.hidden)
+    except ValueError as error:
+        parser.error(f"--{error}")
     torch.set_num_threads(arguments.threads)
-    train(arguments.output, Settings(seed=arguments.seed, steps=arguments.steps))
+    train(arguments.output or BASE, settings)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ two speakers with the same plan differ in surface only. All draws come from `ran
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demoalign.lab.faults import FAULTS, Fault
 from demoalign.lab.templates import Template
@@ -66,11 +66,15 @@ class Mix:
 
 @dataclass(frozen=True)
 class Planned:
-    """One sentence to come: its kind, the fault a fix belongs to, and its ``choice`` of wording."""
+    """One sentence to come: its kind, the fault a fix belongs to, and its ``choice`` of wording.
+
+    The sentences of an answer stand in the order of their ``place``.
+    """
 
     kind: Kind
     fault: Fault
     choice: int
+    place: float = 0.0
 
 
 def draw_case(generator: random.Random) -> Case:
@@ -105,8 +109,13 @@ def plan(case: Case, mix: Mix, generator: random.Random) -> list[Planned]:
     count = generator.choice(mix.fillers)
     choices = generator.sample(range(len(STANDARD["filler"])), count if planned else max(1, count))
     planned += [Planned("filler", case.fault, choice) for choice in choices]
-    places = [_PLACE[sentence.kind] + 2 * generator.random() for sentence in planned]
-    return [planned[index] for index in sorted(range(len(planned)), key=places.__getitem__)]
+    placed = [replace(each, place=draw_place(each.kind, generator)) for each in planned]
+    return sorted(placed, key=lambda sentence: sentence.place)
+
+
+def draw_place(kind: Kind, generator: random.Random) -> float:
+    """Where a sentence of this kind stands, against the places of the others."""
+    return _PLACE[kind] + 2 * generator.random()
 
 
 def word(case: Case, sentence: Planned, generator: random.Random, own: bool = False) -> str:

@@ -25,13 +25,15 @@ def resolve_lab(recipe: Recipe) -> Recipe:
     """The recipe with ``lab`` replaced by the embedded base model's folder.
 
     Raises:
-        RecipeError: a dial is set for demonstrations that have none.
+        RecipeError: a dial or a variant is set for demonstrations that have none.
     """
-    if recipe.demonstrations.dial is not None and recipe.demonstrations.source != LAB:
-        raise RecipeError(
-            "demonstrations.dial: only the embedded world (source: lab) has a heterogeneity dial, "
-            f"found source: {recipe.demonstrations.source}"
-        )
+    config = recipe.demonstrations
+    for key, what in (("dial", "a heterogeneity dial"), ("variant", "variants")):
+        if getattr(config, key) is not None and config.source != LAB:
+            raise RecipeError(
+                f"demonstrations.{key}: only the embedded world (source: lab) has {what}, "
+                f"found source: {config.source}"
+            )
     if recipe.model.base != LAB:
         return recipe
     from demoalign.lab import BASE
@@ -181,7 +183,7 @@ def load_demonstrations(config: DemonstrationsConfig, seed: int) -> Demonstratio
     if config.source == LAB:
         lab = importlib.import_module("demoalign.lab")
         dial = LAB_DIAL if config.dial is None else config.dial
-        rows = lab.demonstrations(config.limit or LAB_ROWS, dial, seed)
+        rows = lab.demonstrations(config.limit or LAB_ROWS, dial, seed, config.variant)
         return Demonstrations(tuple(rows), source=LAB, format=LAB, why="the embedded world")
     return read_demonstrations(
         config.source,
