@@ -78,7 +78,7 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
     """Seconds of each stage: 2 FLOP a parameter and token forward, 6 in training.
 
     Sampling and scoring read a prompt once for all its completions; a ``head`` scores what
-    sampling computed, and a server's time is not ours.
+    sampling computed, a mixture what its members have scored, and a server's time is not ours.
     """
     rate = _matmul_rate(recipe) * EFFICIENCY
     forward = 2 * (sizes.parameters + sizes.adapter_parameters) / rate
@@ -104,13 +104,17 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
             shared(tests, 1, others if reward.model == "head" else most + others)
             * reward.ensemble.size
             for reward in recipe.reward
+            if reward.model != "mixture"
         ),
     }
+    once = 2 * forward * train_rows * row
     for reward in recipe.reward:
-        once = 2 * forward * train_rows * row
         is_read = reward.model in ("head", "density_ratio")
         work = once if is_read else training(reward, 2 * train_rows)
-        seconds[f"reward/{reward.title}"] = work * reward.ensemble.size
+        if reward.model == "mixture":
+            work = 1.5 * reward.holdout_fraction * once * len(reward.members)
+        teacher = once if reward.distils else 0.0
+        seconds[f"reward/{reward.title}"] = work * reward.ensemble.size + teacher
     return seconds
 
 

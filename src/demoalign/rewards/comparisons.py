@@ -108,6 +108,20 @@ def label_pairs(
     return ordered
 
 
+def held_out_ids(prompt_ids: Iterable[str], share: float, seed: int) -> set[str]:
+    """The prompts that are held out: of equal ids, a smaller share is part of a larger one.
+
+    Raises:
+        DataError: fewer than two prompts.
+    """
+    ids = sorted(set(prompt_ids))
+    if len(ids) < 2:
+        raise DataError(f"reward: needs at least 2 prompts to hold some out, found {len(ids)}")
+    count = min(len(ids) - 1, max(1, round(share * len(ids))))
+    order = np.random.default_rng(seed).permutation(len(ids))
+    return {ids[i] for i in order[:count]}
+
+
 def hold_out(
     comparisons: Sequence[Comparison], share: float, seed: int
 ) -> tuple[list[Comparison], list[Comparison]]:
@@ -116,11 +130,6 @@ def hold_out(
     Raises:
         DataError: fewer than two prompts.
     """
-    ids = sorted({pair.prompt_id for pair in comparisons})
-    if len(ids) < 2:
-        raise DataError(f"reward: needs at least 2 prompts to hold some out, found {len(ids)}")
-    count = min(len(ids) - 1, max(1, round(share * len(ids))))
-    order = np.random.default_rng(seed).permutation(len(ids))
-    held = {ids[i] for i in order[:count]}
+    held = held_out_ids((pair.prompt_id for pair in comparisons), share, seed)
     training = [pair for pair in comparisons if pair.prompt_id not in held]
     return training, [pair for pair in comparisons if pair.prompt_id in held]
