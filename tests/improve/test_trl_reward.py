@@ -305,6 +305,17 @@ def test_a_tokenizer_is_needed() -> None:
         trl_reward(Fixed(), tokenizer=TOKENIZER, unscored=wrong)
 
 
+def test_a_mixtures_tokenizer_is_its_first_members(model_folder: ModelFolder) -> None:
+    made = ratio(model_folder("llama", "bos"))
+    ids = made.tokenizer("on")["input_ids"]
+    mixed: Any = Fixed()
+    mixed.members = (ensemble(model_folder("llama", "bos")), made)
+    reward = trl_reward(mixed)
+    given = [[*ids, made.tokenizer.eos_token_id], ids]
+    assert reward(["Why?"] * 2, ["on", "on"], given) == [2.0, 2.0]
+    assert mixed.asked[2] == [True, False]
+
+
 def test_another_tokenizers_ids_are_noticed(model_folder: ModelFolder) -> None:
     """Its end token would be an ordinary one here, and every answer would count as cut."""
     selector = fresh_reward(model_folder("llama", "bos"), "head")

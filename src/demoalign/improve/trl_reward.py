@@ -102,7 +102,7 @@ def _checked_name(selector: object) -> str:
 def _tokenizer_of(selector: object) -> Any:
     """The tokenizer that a selector renders with; None if it shows none."""
     members = getattr(selector, "members", None)
-    return getattr(members[0] if members else selector, "tokenizer", None)
+    return _tokenizer_of(members[0]) if members else getattr(selector, "tokenizer", None)
 
 
 def _prompt(prompt: Any, name: str) -> Prompt:
