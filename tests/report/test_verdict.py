@@ -150,6 +150,19 @@ def test_the_first_of_several_reward_models_heads_the_report() -> None:
     assert main_reward_model(run) == "mine"
 
 
+def test_reward_models_without_a_name_are_called_as_in_the_recipe() -> None:
+    sources = {"positives": "sft", "negatives": "initial"}
+    sections = [
+        {"model": "density_ratio", "name": None, **sources},
+        {"model": "mixture", "members": ["a", "b"], **sources},
+        {"model": "head", "distils": "a", **sources},
+        {"distils": "b"},
+    ]
+    run = run_of(GOLDEN, recipe={"reward": sections})
+    names = [name for name, _ in recipe_reward_models(run)]
+    assert names == ["density-ratio", "mixture", "a-head", "b-adapter"]
+
+
 def test_a_trained_policy_heads_a_run_without_selectors() -> None:
     trained = difference(0.3, (0.1, 0.5), "none", 1, policy="raft")
     verdict = give_verdict(run_of(GOLDEN, trained))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from demoalign.config import UNTRAINED
 from demoalign.report.read import RunResults
 from demoalign.report.stored import Json, list_of, mapping_of, printable, text_of
 from demoalign.report.verdict import (
@@ -143,12 +144,15 @@ def trust_table(run: RunResults) -> Table:
         ("With golden", "rank correlation", "golden_correlation", "sft", "signed"),
         ("With length", "rank correlation", "length_correlation", "sft", "signed"),
     )
+    students = {m.selector: m for m in run.metrics if m.metric == "heldout_teacher_r2"}
+    if students:
+        plan = (*plan, ("R² with teacher", "held-out prompts", "heldout_teacher_r2", "", "number"))
     rows = []
     for name in selectors_of(run):
         cells = []
         for _, _, metric, policy, style in plan:
-            found = run.find(metric, policy, name)
-            learned = kind_of(name) == "reward model"
+            found = run.find(metric, policy, name) if policy else students.get(name)
+            learned = kind_of(name) == "reward model" and bool(policy)
             skip = found is None and not learned
             cells.append(NOT_APPLICABLE if skip else cell(found, style))
         if any(item != NOT_APPLICABLE for item in cells):
@@ -224,7 +228,7 @@ FACTS = (
     ("Seed", "seed"),
 )
 
-REWARD_FACTS = ("negatives", "positives", "loss", "model")
+REWARD_FACTS = ("negatives", "positives", "loss", "model", "members", "distils")
 
 
 def facts(run: RunResults) -> list[tuple[str, str]]:
@@ -239,9 +243,16 @@ def facts(run: RunResults) -> list[tuple[str, str]]:
         if text:
             found.append((label, text))
     for name, section in recipe_reward_models(run):
-        said = [f"{key} {text_of(section.get(key))}" for key in REWARD_FACTS if key in section]
+        known = {key: section[key] for key in REWARD_FACTS if section.get(key)}
+        if known.get("model") in UNTRAINED:
+            known.pop("loss", None)
+        said = [f"{key} {_listed(value)}" for key, value in known.items()]
         found.append((f"Reward model {name}", ", ".join(said)))
     return found
+
+
+def _listed(value: Json) -> str:
+    return text_of(value) or write_list([text_of(item) for item in list_of(value)])
 
 
 def environment(run: RunResults) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from demoalign.config import UNTRAINED
 from demoalign.records import Metric
 from demoalign.report.read import RunResults
 from demoalign.report.stored import Json, list_of, mapping_of, text_of
@@ -87,12 +88,21 @@ def recipe_reward_models(run: RunResults) -> list[tuple[str, Mapping[str, Json]]
     stored = run.recipe.get("reward")
     found = []
     for section in map(mapping_of, list_of(stored) or [stored]):
-        sides = [text_of(section.get(side)) for side in ("negatives", "positives")]
-        name = "-".join(_short(side) for side in sides if side)
-        if sides == ["dispreferred", "preferred"]:
-            name = "preference"
-        found.append((text_of(section.get("name")) or name, section))
+        found.append((text_of(section.get("name")) or _title(section), section))
     return [(name, section) for name, section in found if name]
+
+
+def _title(section: Mapping[str, Json]) -> str:
+    """What a reward model without a name is called, as `RewardConfig.title` says."""
+    model, teacher = text_of(section.get("model")), text_of(section.get("distils"))
+    if model in UNTRAINED:
+        return model.replace("_", "-")
+    if teacher:
+        return f"{teacher}-{model or 'adapter'}"
+    sides = [text_of(section.get(side)) for side in ("negatives", "positives")]
+    if sides == ["dispreferred", "preferred"]:
+        return "preference"
+    return "-".join(_short(side) for side in sides if side)
 
 
 def _short(source: str) -> str:
