@@ -17,6 +17,7 @@ from demoalign.pipeline.validate import validate
 from demoalign.records import Rollout, read_records
 from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector
+from demoalign.rewards.reward_model import RewardModel
 from demoalign.store import read_json
 from tests.conftest import ModelFolder
 from tests.demonstrations.files import jsonl
@@ -160,6 +161,11 @@ def test_a_mixture_answers_prompts(combined: Project, tmp_path: Path) -> None:
         finished = mixture.score([line["prompt"]], [line["completion"]], [True])
         cut = mixture.score([line["prompt"]], [line["completion"]], [False])
         assert min(abs(line["score"] - finished), abs(line["score"] - cut)) < 1e-3
+
+
+def test_a_mixture_is_no_model_to_load(combined: Project) -> None:
+    with pytest.raises(DemoalignError, match="is a mixture of other rewards"):
+        RewardModel.load(combined.run / "reward" / "both")
 
 
 # Students

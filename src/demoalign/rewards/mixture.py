@@ -21,12 +21,12 @@ from demoalign.policies.policy import Policy
 from demoalign.records import Prompt
 from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector, aggregate
+from demoalign.rewards.reward_model import MIXTURE
 from demoalign.rewards.scoring import score_together
 from demoalign.store import read_json, write_json
 
 Array = NDArray[np.float64]
 
-FILE = "mixture.json"
 UNIT = "standard deviations of SFT samples"
 FLAT = 1e-9
 """A member's deviation must be more than this share of its largest score."""
@@ -83,12 +83,12 @@ def write_standards(folder: Path, standards: Standards, prompts: int, samples: i
         {"name": name, "mean": each.mean, "deviation": each.deviation}
         for name, each in standards.items()
     ]
-    write_json(folder / FILE, {"members": members, "prompts": prompts, "samples": samples})
+    write_json(folder / MIXTURE, {"members": members, "prompts": prompts, "samples": samples})
 
 
 def read_standards(folder: Path) -> dict[str, Standard]:
     """What `write_standards` wrote."""
-    members = read_json(folder / FILE)["members"]
+    members = read_json(folder / MIXTURE)["members"]
     return {each["name"]: Standard(each["mean"], each["deviation"]) for each in members}
 
 

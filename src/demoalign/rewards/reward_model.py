@@ -29,6 +29,7 @@ from demoalign.rewards.scoring import Scores, score_together
 from demoalign.store import read_json, write_json
 
 CARD = "demoalign.json"
+MIXTURE = "mixture.json"
 SCORE_KEY = "base_model.model.score.weight"
 VARIANCE_FILE = "variance_head.safetensors"
 
@@ -72,6 +73,11 @@ class RewardModel:
             ModelError: it cannot be loaded safely, or has more than one label.
         """
         path = Path(folder)
+        if (path / MIXTURE).is_file():
+            raise ModelError(
+                f"reward model {folder}: is a mixture of other rewards and has no weights of its "
+                "own. Load its members, or have another entry of the recipe distil it."
+            )
         card = read_json(path / CARD) if (path / CARD).is_file() else {}
         if (path / "adapter_config.json").is_file():
             return _load_adapter(cls, path, name, device, backbone, card)
