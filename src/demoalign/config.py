@@ -209,14 +209,17 @@ class RatioConfig(Section):
     """The reward in closed form: the log-ratio of two policies, token by token.
 
     A token counts only inside the negatives' support, where log pi > ``support`` (nats) and
-    pi >= ``min_p`` times that of the likeliest token; None lifts a limit. What counts is put into
-    ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``, divided by the length.
+    pi >= ``min_p`` times that of the likeliest token; None lifts a limit. The ``memory`` tokens
+    behind one outside do not count either: the negatives' policy does not know its way there.
+    What counts is put into ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``,
+    divided by the length.
     """
 
     form: Literal["log_ratio", "jensen_shannon"] = "log_ratio"
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     support: Annotated[float, Field(lt=0)] | None = -6.0
     min_p: Share | None = None
+    memory: Annotated[int, Field(ge=0)] = 8
     per: Literal["sum", "mean"] = "sum"
 
 
@@ -375,7 +378,9 @@ def in_order(rewards: Sequence[RewardConfig]) -> list[RewardConfig]:
         title, field = reward.title, "distils" if reward.distils else "members"
         if title in path:
             circle = " -> ".join([*path[path.index(title) :], title])
-            raise ValueError(f"reward: rewards must not need each other in a circle, found {circle}")
+            raise ValueError(
+                f"reward: rewards must not need each other in a circle, found {circle}"
+            )
         for name in reward.needs if title not in done else ():
             if name not in by_title:
                 others = [other for other in by_title if other != title]
@@ -391,8 +396,8 @@ def in_order(rewards: Sequence[RewardConfig]) -> list[RewardConfig]:
                 )
             if reward.model == by_title[name].model == "mixture":
                 raise ValueError(
-                    f"reward.{title}.members: must not be mixtures themselves, found {name!r}; name "
-                    f"its members instead ({_listed(by_title[name].members)})"
+                    f"reward.{title}.members: must not be mixtures themselves, found {name!r}; "
+                    f"name its members instead ({_listed(by_title[name].members)})"
                 )
             visit(by_title[name], (*path, title))
         done[title] = reward
@@ -440,6 +445,13 @@ class BestOfNConfig(Section):
         return {"level": value} if isinstance(value, str) else value
 
 
+class DistilConfig(SftConfig):
+    """Fine-tuning a copy of the SFT policy on samples of a better one."""
+
+    samples_per_prompt: PositiveInt = 1
+    train_prompts: PositiveInt | None = None
+
+
 class ExtrapolateConfig(Section):
     """Decode with the logits of two policies, going on from the negatives' past the positives'.
 
@@ -456,6 +468,8 @@ class ExtrapolateConfig(Section):
     plausibility: Share | None = 0.1
     samples: PositiveInt = 4
     """Answers to each test prompt that are measured."""
+    distil: DistilConfig | None = None
+    """Train one ordinary policy on what is said on the training prompts; None for not."""
 
     @model_validator(mode="after")
     def _check_policies(self) -> ExtrapolateConfig:
@@ -492,6 +506,8 @@ class EvaluationConfig(Section):
     ] = 16
     prompts: PositiveInt | None = None
     initial_samples: PositiveInt = 4
+    truncated_samples: Annotated[int, Field(ge=0)] = 4
+    """Answers at temperature 0.7, top-p 0.9 and min-p 0.1 each, to compare with; 0 for none."""
     browse: Annotated[int, Field(ge=0)] = 20
 
     @property

@@ -12,10 +12,11 @@ import torch
 from demoalign.config import ExtrapolateConfig, RatioConfig, RolloutsConfig
 from demoalign.demonstrations.render import render_prompt
 from demoalign.errors import ModelError, RolloutError
-from demoalign.improve.extrapolate import extrapolate, extrapolated_logits
+from demoalign.improve.extrapolate import Extrapolation, extrapolate
 from demoalign.policies import Policy, sampling_copy
-from demoalign.policies.combined import CombinedPolicy
+from demoalign.policies.combined import FAR, CombinedPolicy
 from demoalign.records import Rollout
+from demoalign.rewards.token_reward import inside_support, tokens_since_outside
 from demoalign.rollouts import PromptSpec, TransformersEngine
 from demoalign.rollouts.engine import plain_policy
 from tests.architectures import REFUSED
@@ -27,7 +28,30 @@ NOTHING: dict[str, float] = {}
 PLAIN = ExtrapolateConfig(
     strength=1.0, ratio=RatioConfig(clip=None, support=None), plausibility=None
 )
-CUT = ExtrapolateConfig(strength=2.0, ratio=RatioConfig(clip=0.5, support=-4.0), plausibility=0.05)
+CUT = ExtrapolateConfig(
+    strength=2.0, ratio=RatioConfig(clip=0.5, support=-4.0, memory=0), plausibility=0.05
+)
+
+REMEMBERS = ExtrapolateConfig(
+    strength=3.0, ratio=RatioConfig(clip=2.0, support=-3.0, memory=2), plausibility=None
+)
+
+
+def extrapolated_logits(
+    first: torch.Tensor, second: torch.Tensor, config: ExtrapolateConfig
+) -> torch.Tensor:
+    return Extrapolation(config).combine(first, second, torch.full((len(first),), FAR))
+
+
+def along(
+    first: torch.Tensor, second: torch.Tensor, said: list[int], config: ExtrapolateConfig
+) -> list[float]:
+    """log pi of each token that was said, from both policies' (T, V) log-probabilities."""
+    tokens = torch.tensor(said)[:, None]
+    inside = inside_support(second.gather(-1, tokens)[:, 0], second.amax(-1), config.ratio)
+    whole = Extrapolation(config).combine(first, second, tokens_since_outside(inside))
+    found: list[float] = whole.log_softmax(-1).gather(-1, tokens)[:, 0].tolist()
+    return found
 
 
 def rollouts(policy: CombinedPolicy, **settings: object) -> list[Rollout]:
@@ -45,9 +69,7 @@ def wanted_logprobs(
     first, second = (
         log_probs(each, ids)[len(prompt) - 1 : -1] for each in (policy.first, policy.second)
     )
-    whole = extrapolated_logits(first, second, config).log_softmax(-1)
-    found: list[float] = whole.gather(-1, torch.tensor(rollout.token_ids)[:, None])[:, 0].tolist()
-    return found
+    return along(first, second, rollout.token_ids, config)
 
 
 def check(policy: CombinedPolicy, config: ExtrapolateConfig, found: Sequence[Rollout]) -> None:
@@ -84,7 +106,7 @@ def pair(model_folder: ModelFolder) -> tuple[Policy, Policy]:
     return with_adapter(backbone), Policy("initial", backbone)
 
 
-@pytest.mark.parametrize("config", [PLAIN, CUT], ids=["plain", "cut"])
+@pytest.mark.parametrize("config", [PLAIN, CUT, REMEMBERS], ids=["plain", "cut", "remembers"])
 @pytest.mark.parametrize("copies", [True, False], ids=["copies", "switched"])
 def test_probabilities_are_those_of_the_formula(
     pair: tuple[Policy, Policy],
@@ -106,6 +128,21 @@ def test_probabilities_are_those_of_the_formula(
     ]
     plain = [each.token_ids for each in sample(pair[0], n=4)]
     assert [each.token_ids for each in found] != plain
+
+
+def test_what_follows_a_token_outside_is_not_tilted(pair: tuple[Policy, Policy]) -> None:
+    """And memory matters in this pair: without it other tokens are drawn."""
+    policy = extrapolate(*pair, REMEMBERS)
+    found = rollouts(policy)
+    forgets = REMEMBERS.model_copy(
+        update={"ratio": REMEMBERS.ratio.model_copy(update={"memory": 0})}
+    )
+    other = rollouts(extrapolate(*pair, forgets))
+    assert [each.token_ids for each in found] != [each.token_ids for each in other]
+    engine = TransformersEngine(RolloutsConfig(max_new_tokens=12, batch_size=3))
+    kept = [each.rollout for each in engine.sample_hidden(policy, SPECS, 4, 0)]
+    assert [each.token_ids for each in kept] == [each.token_ids for each in found]
+    check(policy, REMEMBERS, kept)
 
 
 def test_strength_zero_is_the_policy_itself(pair: tuple[Policy, Policy]) -> None:
@@ -232,6 +269,5 @@ def test_specs_of_one_prompt_share_it(pair: tuple[Policy, Policy]) -> None:
         first, second = (
             log_probs(each, prompt + rollout.token_ids)[len(prompt) - 1 : -1] for each in pair
         )
-        whole = extrapolated_logits(first, second, PLAIN).log_softmax(-1)
-        picked = whole.gather(-1, torch.tensor(rollout.token_ids)[:, None])[:, 0]
-        assert rollout.token_logprobs == pytest.approx(picked.tolist(), abs=2e-3)
+        picked = along(first, second, rollout.token_ids, PLAIN)
+        assert rollout.token_logprobs == pytest.approx(picked, abs=2e-3)

@@ -13,34 +13,51 @@ strength = 1/beta is the optimum of E[r] - beta KL(pi || p).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from demoalign.config import ExtrapolateConfig
 from demoalign.policies.combined import CombinedPolicy
 from demoalign.policies.policy import Policy
-from demoalign.rewards.token_reward import token_rewards
+from demoalign.rewards.token_reward import inside_support, next_rewards
 
 EXTRAPOLATED = "extrapolated"
+DISTILLED = "distilled"
+"""Names of the policies."""
 
 
-def extrapolated_logits(first: Tensor, second: Tensor, config: ExtrapolateConfig) -> Tensor:
-    """Logits (B, V) of the extrapolated policy, -inf for what is not plausible.
+@dataclass(frozen=True, slots=True)
+class Extrapolation:
+    """The combination of logits: `policies.combined.Combination`.
 
-    Args:
-        first: (B, V) logits of p.
-        second: (B, V) logits of q.
+    Attributes:
         config: strength, reward and plausibility.
     """
-    first, second = first.float(), second.float()
-    up = first - first.logsumexp(-1, keepdim=True)
-    down = second - second.logsumexp(-1, keepdim=True)
-    rewards = token_rewards(up, down, down.amax(-1, keepdim=True), config.ratio)
-    logits = up + config.strength * rewards
-    if config.plausibility is None:
-        return logits
-    least = up.amax(-1, keepdim=True) + math.log(config.plausibility)
-    return logits.masked_fill(up < least, float("-inf"))
+
+    config: ExtrapolateConfig
+
+    def combine(self, first: Tensor, second: Tensor, since: Tensor) -> Tensor:
+        """Logits (B, V) of the extrapolated policy, -inf for what is not plausible.
+
+        Args:
+            first: (B, V) logits of p.
+            second: (B, V) logits of q.
+            since: (B,) tokens since the last one outside q's support.
+        """
+        up, down = first.float().log_softmax(-1), second.float().log_softmax(-1)
+        rewards = next_rewards(up, down, since, self.config.ratio)
+        logits = up + self.config.strength * rewards
+        if self.config.plausibility is None:
+            return logits
+        least = up.amax(-1, keepdim=True) + math.log(self.config.plausibility)
+        return logits.masked_fill(up < least, float("-inf"))
+
+    def outside(self, second: Tensor, tokens: Tensor) -> Tensor:
+        """(B,) whether tokens (B,) lie outside q's support, given q's logits (B, V)."""
+        down = second.float().log_softmax(-1)
+        said = down.gather(-1, tokens[:, None])
+        return ~inside_support(said, down.amax(-1, keepdim=True), self.config.ratio)[:, 0]
 
 
 def extrapolate(
@@ -60,9 +77,5 @@ def extrapolate(
     Raises:
         ModelError: the policies have different vocabularies.
     """
-    chosen = config or ExtrapolateConfig()
-
-    def combine(first: Tensor, second: Tensor) -> Tensor:
-        return extrapolated_logits(first, second, chosen)
-
-    return CombinedPolicy(name, positive, negative, combine)
+    chosen = Extrapolation(config or ExtrapolateConfig())
+    return CombinedPolicy(name, positive, negative, chosen)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,25 @@ from demoalign.policies.expanded_prefix import ExpandedDecoder
 from demoalign.policies.policy import Policy
 from demoalign.policies.shared_prefix import Next, SharedDecoder
 
-Combine = Callable[[Tensor, Tensor], Tensor]
-"""Logits (B, V) of the first and of the second policy -> logits (B, V) of the combined one."""
+FAR = 2**30
+"""Tokens since the last one outside, where there was none."""
+
+
+class Combination(Protocol):
+    """How two policies' logits become those of a third: pure functions."""
+
+    def combine(self, first: Tensor, second: Tensor, since: Tensor) -> Tensor:
+        """Logits (B, V) from theirs (B, V).
+
+        Args:
+            first, second: logits of the two policies.
+            since: (B,) tokens said since the last one that was `outside`; `FAR` if none was.
+        """
+        ...
+
+    def outside(self, second: Tensor, tokens: Tensor) -> Tensor:
+        """(B,) whether tokens (B,) lie outside the support of the second policy's logits (B, V)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +44,13 @@ class CombinedPolicy:
     Attributes:
         name: its rollouts carry it.
         first, second: the two policies, of one tokenizer; texts are rendered by the first's.
-        combine: pure function of their logits.
+        combination: of their logits.
     """
 
     name: str
     first: Policy
     second: Policy
-    combine: Combine
+    combination: Combination
 
     def __post_init__(self) -> None:
         """Check that a token id means the same to both."""
@@ -69,11 +86,21 @@ class Side(NamedTuple):
 
 
 class PairedBranches:
-    """The same rows under both policies."""
+    """The same rows under both policies.
 
-    def __init__(self, first: Any, second: Any) -> None:
+    Attributes:
+        first, second: what the two decoders hold of them.
+        seen: (., V) logits of the second policy, before the rows' last tokens were drawn.
+        index: (n,) which of them is each row's.
+        since: (n,) tokens since the last one outside the second policy's support.
+    """
+
+    def __init__(self, first: Any, second: Any, seen: Tensor, index: Tensor) -> None:
         self.first = first
         self.second = second
+        self.seen = seen
+        self.index = index
+        self.since = torch.full_like(index, FAR)
 
     @property
     def rows(self) -> int:
@@ -85,7 +112,16 @@ class PairedBranches:
         """Forget rows in both; where each row that is kept stood before."""
         self.second.drop(dead)
         order: Tensor = self.first.drop(dead)
+        self.index, self.since = self.index[order], self.since[order]
         return order
+
+
+class PairedRead(NamedTuple):
+    """Prompts that both have read, and the second policy's logits (G, V) behind them."""
+
+    first: Any
+    second: Any
+    seen: Tensor
 
 
 class PairedDecoder:
@@ -99,10 +135,10 @@ class PairedDecoder:
         switches: whether both sides compute with the same weights.
     """
 
-    def __init__(self, first: Side, second: Side, combine: Combine) -> None:
+    def __init__(self, first: Side, second: Side, combination: Combination) -> None:
         self.first = first
         self.second = second
-        self.combine = combine
+        self.combination = combination
         self.causal = first.decoder.causal
         self.device: torch.device = first.decoder.device
         self.switches = first.decoder is second.decoder
@@ -123,38 +159,56 @@ class PairedDecoder:
                     stack.enter_context(side.policy.active() if side.policy else nullcontext())
             yield
 
-    def open(self, prompts: Sequence[Sequence[int]]) -> tuple[tuple[Any, Any], Next]:
+    def open(self, prompts: Sequence[Sequence[int]]) -> tuple[PairedRead, Next]:
         """Read prompts with both."""
         with self._turn(self.first):
             read, first = self.first.decoder.open(prompts)
         with self._turn(self.second):
             other, second = self.second.decoder.open(prompts)
-        return (read, other), self._next(first, second)
+        since = torch.full((len(prompts),), FAR, device=self.device)
+        after, seen = self._next(first, second, since)
+        return PairedRead(read, other, seen), after
 
-    def branch(self, read: tuple[Any, Any], owner: Tensor) -> PairedBranches:
+    def branch(self, read: PairedRead, owner: Tensor) -> PairedBranches:
         """Rows that continue prompts that were read."""
-        first, second = read
         return PairedBranches(
-            self.first.decoder.branch(first, owner), self.second.decoder.branch(second, owner)
+            self.first.decoder.branch(read.first, owner),
+            self.second.decoder.branch(read.second, owner),
+            read.seen,
+            owner,
         )
 
     def step(
         self, groups: Sequence[PairedBranches], tokens: Tensor, wanted: Tensor | None = None
     ) -> Next:
         """As `SharedDecoder.step`; hidden states are the first policy's."""
+        sizes = [group.rows for group in groups]
+        for group, said in zip(groups, torch.split(tokens, sizes), strict=True):
+            outside = self.combination.outside(group.seen[group.index], said)
+            group.since = torch.where(outside, 0, (group.since + 1).clamp(max=FAR))
         with self._turn(self.first):
             first = self.first.decoder.step([group.first for group in groups], tokens, wanted)
         with self._turn(self.second):
             second = self.second.decoder.step([group.second for group in groups], tokens, wanted)
-        return self._next(first, second)
+        since = torch.cat([group.since for group in groups])
+        rows = torch.arange(len(tokens), device=self.device)
+        after, seen = self._next(first, second, since if wanted is None else since[wanted])
+        index = rows if wanted is None else torch.zeros_like(rows)
+        if wanted is not None:  # the others have ended and are dropped before the next step
+            index[wanted] = rows[: len(wanted)]
+        for group, part in zip(groups, torch.split(index, sizes), strict=True):
+            group.seen, group.index = seen, part
+        return after
 
     def _turn(self, side: Side) -> Any:
         return side.policy.active() if self.switches and side.policy else nullcontext()
 
-    def _next(self, first: Next, second: Next) -> Next:
+    def _next(self, first: Next, second: Next, since: Tensor) -> tuple[Next, Tensor]:
+        """What comes next, and the second policy's logits."""
         size = min(first.logits.shape[-1], second.logits.shape[-1])  # padding behind the vocabulary
-        other = second.logits[:, :size].to(first.logits.device)
-        return Next(self.combine(first.logits[:, :size], other), first.hidden)
+        seen = second.logits[:, :size].to(first.logits.device)
+        logits = self.combination.combine(first.logits[:, :size], seen, since)
+        return Next(logits, first.hidden), seen
 
 
 def pair_decoders(policy: CombinedPolicy, models: tuple[Any, Any], shares: bool) -> PairedDecoder:
@@ -172,4 +226,4 @@ def pair_decoders(policy: CombinedPolicy, models: tuple[Any, Any], shares: bool)
         Side(decoder, each if decoder.causal is each.backbone.causal else None)
         for decoder, each in zip((first, second), (policy.first, policy.second), strict=True)
     ]
-    return PairedDecoder(sides[0], sides[1], policy.combine)
+    return PairedDecoder(sides[0], sides[1], policy.combination)

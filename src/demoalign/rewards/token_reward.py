@@ -1,4 +1,10 @@
-"""The token-level reward in closed form: pure maths on the log-probabilities of two policies."""
+"""The token-level reward in closed form: pure maths on the log-probabilities of two policies.
+
+The ratio log p - log q of a token is Eq. 9 and 12, token by token. It says what p has learned
+where q knows its way. It does not where q finds the token all but impossible, nor right after
+such a token: there q has never been, guesses, and every token that p is sure of looks good. So
+tokens count inside q's support only, and only once q has been inside for a while.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +19,63 @@ from demoalign.config import RatioConfig
 def token_rewards(
     logprobs: Tensor, reference: Tensor, highest: Tensor, config: RatioConfig
 ) -> Tensor:
-    """Rewards of tokens, 0 for those outside the reference's support; any shape.
+    """Rewards (..., T) of a completion's tokens, 0 for those that do not count.
 
     Args:
-        logprobs: log p of each token, nats.
-        reference: log q of each token.
-        highest: log q of the likeliest token at each place.
-        config: form, clip and support. ``log_ratio`` is log p - log q (Eq. 9 and 12, token by
-            token); ``jensen_shannon`` is log(2 p / (p + q)), which is at most log 2.
+        logprobs: (..., T) log p of each token, nats.
+        reference: (..., T) log q of each token.
+        highest: (..., T) log q of the likeliest token at each place.
+        config: form, clip, support and memory. ``log_ratio`` is log p - log q;
+            ``jensen_shannon`` is log(2 p / (p + q)), which is at most log 2.
     """
-    delta = logprobs - reference
+    inside = inside_support(reference, highest, config)
+    counts = inside & (tokens_since_outside(inside) >= config.memory)
+    return shaped(logprobs - reference, config).masked_fill(~counts, 0.0)
+
+
+def next_rewards(logprobs: Tensor, reference: Tensor, since: Tensor, config: RatioConfig) -> Tensor:
+    """Rewards (B, V) that each possible next token would get, as `token_rewards` gives them.
+
+    Args:
+        logprobs: (B, V) log p.
+        reference: (B, V) log q.
+        since: (B,) tokens since the last one outside q's support.
+        config: as there.
+    """
+    inside = inside_support(reference, reference.amax(-1, keepdim=True), config)
+    counts = inside & (since >= config.memory)[:, None]
+    return shaped(logprobs - reference, config).masked_fill(~counts, 0.0)
+
+
+def shaped(delta: Tensor, config: RatioConfig) -> Tensor:
+    """The log-ratios in the form that is asked for, clipped; any shape."""
     if config.form == "jensen_shannon":
         delta = math.log(2) - torch.nn.functional.softplus(-delta)
-    if config.clip is not None:
-        delta = delta.clamp(-config.clip, config.clip)
-    return delta.masked_fill(~inside_support(reference, highest, config), 0.0)
+    return delta if config.clip is None else delta.clamp(-config.clip, config.clip)
 
 
 def inside_support(reference: Tensor, highest: Tensor, config: RatioConfig) -> Tensor:
-    """Whether tokens lie inside q's support: arguments as in `token_rewards`."""
+    """Whether q can say tokens: log q and that of the likeliest one in their place; any shape."""
     counts = torch.ones_like(reference, dtype=torch.bool)
     if config.support is not None:
         counts &= reference > config.support
     if config.min_p is not None:
         counts &= reference >= highest + math.log(config.min_p)
     return counts
+
+
+def tokens_since_outside(inside: Tensor) -> Tensor:
+    """(..., T) how many tokens lie between each token and the last one outside before it.
+
+    Where there is none before, more than any `RatioConfig.memory`.
+    """
+    steps = torch.arange(inside.shape[-1], device=inside.device)
+    if not len(steps):
+        return torch.zeros_like(inside, dtype=torch.long)
+    last = torch.where(inside, NEVER, steps).cummax(-1).values
+    before = torch.nn.functional.pad(last[..., :-1], (1, 0), value=NEVER)
+    return steps - 1 - before
+
+
+NEVER = -(2**30)
+"""The place of a token that never was."""
