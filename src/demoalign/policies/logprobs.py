@@ -38,7 +38,7 @@ Logprobs = list[TokenLogprobs]
 
 @torch.inference_mode()
 def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 64) -> Logprobs:
-    """log pi(y_t | x, y_<t) in nats, at temperature 1 and in float32.
+    """log pi(y_t | x, y_<t) in nats, at temperature 1 and in float32 (float64 of such weights).
 
     Args:
         policy: pi.
@@ -74,7 +74,7 @@ def picked(logits: Tensor, tokens: Tensor) -> Tensor:
         logits: (..., V).
         tokens: (...) ids.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen = logits.gather(-1, tokens[..., None]).squeeze(-1).double()
     return torch.stack([chosen, logits.amax(-1).double()]) - logits.logsumexp(-1).double()
 

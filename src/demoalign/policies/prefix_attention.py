@@ -49,7 +49,8 @@ def attend(
         hidden: True where a query may not look; broadcasts to (..., M, T).
         softcap: scores s become c tanh(s / c).
     """
-    scores = torch.matmul(query, key.transpose(-1, -2)).float()
+    precision = torch.promote_types(query.dtype, torch.float32)
+    scores = torch.matmul(query, key.transpose(-1, -2)).to(precision)
     if softcap is not None:
         scores = torch.tanh_(scores / softcap).mul_(softcap)
     if hidden is not None:
@@ -59,7 +60,7 @@ def attend(
         maximum = maximum.clamp(min=_FLOOR)
     weights = scores.sub_(maximum).exp_()
     values = torch.matmul(weights.to(value.dtype), value)
-    return Part(values.float(), maximum, weights.sum(-1, keepdim=True))
+    return Part(values.to(precision), maximum, weights.sum(-1, keepdim=True))
 
 
 def merge(first: Part, second: Part) -> Tensor:

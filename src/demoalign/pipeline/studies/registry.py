@@ -8,6 +8,7 @@ from typing import Any
 
 from demoalign.config import Recipe
 from demoalign.errors import RecipeError
+from demoalign.pipeline.studies.discriminator import study_discriminator
 from demoalign.pipeline.studies.rejection import study_rejection
 from demoalign.pipeline.studies.reward_models import study_reward_models
 from demoalign.store import write_json
@@ -18,6 +19,7 @@ Study = Callable[[Recipe, int, Path], dict[str, Any]]
 STUDIES: Mapping[str, Study] = {
     "reward-models": study_reward_models,
     "rejection": study_rejection,
+    "discriminator": study_discriminator,
 }
 
 
