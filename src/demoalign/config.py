@@ -211,7 +211,8 @@ class RatioConfig(Section):
     A token counts only inside the negatives' support, where log pi > ``support`` (nats) and
     pi >= ``min_p`` times that of the likeliest token; None lifts a limit. The ``memory`` tokens
     behind one outside do not count either: the negatives' policy does not know its way there.
-    What counts is put into ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``,
+    ``conditional`` compares the two policies given that they stay inside, so that ordinary tokens
+    do not lose by the share that the positives give to what lies outside. What counts is put into ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``,
     divided by the length.
     """
 
@@ -220,6 +221,7 @@ class RatioConfig(Section):
     support: Annotated[float, Field(lt=0)] | None = -6.0
     min_p: Share | None = None
     memory: Annotated[int, Field(ge=0)] = 8
+    conditional: bool = False
     per: Literal["sum", "mean"] = "sum"
 
 

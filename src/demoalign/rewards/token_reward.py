@@ -43,8 +43,16 @@ def next_rewards(logprobs: Tensor, reference: Tensor, since: Tensor, config: Rat
         config: as there.
     """
     inside = inside_support(reference, reference.amax(-1, keepdim=True), config)
+    delta = logprobs - reference
+    if config.conditional:
+        delta = delta - log_mass(logprobs, inside) + log_mass(reference, inside)
     counts = inside & (since >= config.memory)[:, None]
-    return shaped(logprobs - reference, config).masked_fill(~counts, 0.0)
+    return shaped(delta, config).masked_fill(~counts, 0.0)
+
+
+def log_mass(logprobs: Tensor, inside: Tensor) -> Tensor:
+    """(..., 1) log of the probability that a policy gives to tokens (..., V) of a set."""
+    return logprobs.masked_fill(~inside, -math.inf).logsumexp(-1, keepdim=True)
 
 
 def shaped(delta: Tensor, config: RatioConfig) -> Tensor:
