@@ -128,7 +128,7 @@ def test_an_unknown_key_like_no_other_lists_those_there_are() -> None:
         ),
         (
             {"improve": {"method": "ppo"}},
-            "improve.method: Input should be 'best_of_n'; found 'ppo'",
+            "improve.method: must be one of best_of_n, extrapolate, found 'ppo'",
         ),
         (
             {"evaluation": {"n": 0}},

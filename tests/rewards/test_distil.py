@@ -28,18 +28,22 @@ from demoalign.rewards.packing import (
 from demoalign.rewards.reward_model import RewardModel
 from demoalign.rewards.scorers import SharedScorer, linear_head
 from tests.conftest import ModelFolder
-from tests.models import load_backbone
 from tests.rewards.models import easy_pairs, effective_adapter
 
 Array = NDArray[np.float64]
 FAST = {"epochs": 12, "batch_size": 8, "accumulation": 1, "learning_rate": 1e-2}
 
 
+def load_backbone(model_folder: ModelFolder) -> Backbone:
+    """On the CPU in float32: what is exact there is not in bfloat16."""
+    return Backbone.load(ModelConfig(base=str(model_folder("llama", "bos")), device="cpu"))
+
+
 def student(
     backbone: Backbone, pairs: Sequence[Comparison], scores: Array, **settings: Any
 ) -> Lesson:
     config = RewardConfig.model_validate({**FAST, "distils": "teacher", **settings})
-    base = ModelConfig(base=backbone.base, adapter=AdapterConfig(r=8))
+    base = ModelConfig(base=backbone.base, device="cpu", adapter=AdapterConfig(r=8))
     return distil(config, base, backbone, sft_of(backbone), pairs, scores, 0, "mine")
 
 
@@ -64,7 +68,7 @@ def judge(model: RewardModel, pairs: Sequence[Comparison]) -> Array:
 
 
 def test_a_head_recovers_a_teacher_that_is_one(model_folder: ModelFolder) -> None:
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     teacher = head_teacher(backbone)
     pairs, fresh = easy_pairs(80), easy_pairs(30, start=200)
     lesson = student(backbone, pairs, judge(teacher, pairs), model="head")
@@ -82,7 +86,7 @@ def test_a_head_recovers_a_teacher_that_is_one(model_folder: ModelFolder) -> Non
 def test_a_constant_in_the_teacher_changes_only_the_offset(
     model_folder: ModelFolder, constant: float
 ) -> None:
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     pairs, teacher = easy_pairs(40), head_teacher(backbone)
     plain = student(backbone, pairs, judge(teacher, pairs), model="head")
     moved = student(backbone, pairs, judge(teacher, pairs) + constant, model="head")
@@ -92,7 +96,7 @@ def test_a_constant_in_the_teacher_changes_only_the_offset(
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
 def test_a_trained_student_follows_its_teacher(model_folder: ModelFolder, kind: str) -> None:
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     pairs, fresh, teacher = easy_pairs(60), easy_pairs(30, start=200), head_teacher(backbone)
     rate = 3e-3 if kind == "full" else 1e-2
     lesson = student(backbone, pairs, judge(teacher, pairs), model=kind, learning_rate=rate)
@@ -108,7 +112,7 @@ def test_a_trained_student_follows_its_teacher(model_folder: ModelFolder, kind: 
 @pytest.mark.parametrize("kind", ["adapter", "head"])
 def test_the_teachers_unit_is_the_students(model_folder: ModelFolder, kind: str) -> None:
     """The same training whatever the unit; the stored score is in the teacher's."""
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     pairs = easy_pairs(16)
     scores = judge(head_teacher(backbone), pairs)
     found = []
@@ -123,7 +127,7 @@ def test_the_teachers_unit_is_the_students(model_folder: ModelFolder, kind: str)
 def test_a_student_is_stored_as_any_reward_model(
     model_folder: ModelFolder, tmp_path: Path, kind: str
 ) -> None:
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     pairs = easy_pairs(8)
     lesson = student(backbone, pairs, judge(head_teacher(backbone), pairs), model=kind, epochs=1)
     lesson.model.save(tmp_path)
@@ -139,7 +143,7 @@ def test_targets_stay_with_their_completions(model_folder: ModelFolder) -> None:
         RenderedPair([5, 9, 9, 4], [5, 9, 3], (2.0, -2.0)),
         RenderedPair([5, 1], [5, 2], (3.0, -3.0)),
     ]
-    model = PairScorer(head_teacher(load_backbone(model_folder("llama", "bos"))).scorer)
+    model = PairScorer(head_teacher(load_backbone(model_folder)).scorer)
     found = []
     for collator in (PackedCollator(0), StackedCollator(0)):
         batch = {key: value.to(model.scorer.device) for key, value in collator(pairs).items()}
@@ -160,13 +164,13 @@ def test_targets_stay_with_their_completions(model_folder: ModelFolder) -> None:
     ],
 )
 def test_a_teacher_that_cannot_teach(model_folder: ModelFolder, scores: Array, said: str) -> None:
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     with pytest.raises(TrainingError, match=said):
         student(backbone, easy_pairs(8), scores, model="head")
 
 
 def test_a_head_needs_the_sft_policy(model_folder: ModelFolder) -> None:
-    backbone = load_backbone(model_folder("llama", "bos"))
+    backbone = load_backbone(model_folder)
     config = RewardConfig(model="head", distils="teacher", loss="squared_error")
     base, scores = ModelConfig(base=backbone.base), np.array([[1.0, 2.0]] * 2)
     with pytest.raises(TrainingError, match="head needs the SFT policy, found none"):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demoalign.config import EnsembleConfig, RatioConfig
+from demoalign.config import EnsembleConfig, ModelConfig, RatioConfig
 from demoalign.errors import EvaluationError
-from demoalign.policies import Policy
+from demoalign.policies import Backbone, Policy
 from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector
 from demoalign.rewards.mixture import (
@@ -24,7 +24,6 @@ from demoalign.rewards.mixture import (
 from demoalign.rewards.reward_model import RewardModel
 from demoalign.rewards.scorers import SharedScorer, linear_head
 from tests.conftest import ModelFolder
-from tests.models import load_backbone
 from tests.rewards.models import ANSWERS, PROMPTS, effective_adapter
 
 ONE, ALONE = EnsembleConfig(), {"a": Standard(2.0, 4.0), "b": Standard(-100.0, 50.0)}
@@ -78,7 +77,7 @@ Members = tuple[EnsembleSelector, EnsembleSelector, DensityRatio]
 
 def make_members(base: Path) -> tuple[Policy, Members]:
     """On one backbone: an SFT policy, a head on it, an ensemble of adapters, a ratio."""
-    backbone = load_backbone(base)
+    backbone = Backbone.load(ModelConfig(base=str(base), device="cpu"))
     for number, name in enumerate(("sft", "reward_0", "reward_1")):
         effective_adapter(backbone, name, seed=number)
 
@@ -91,7 +90,7 @@ def make_members(base: Path) -> tuple[Policy, Members]:
     return sft, (
         EnsembleSelector("head", (model("head-0", "sft", 0),), ONE),
         EnsembleSelector("two", pair, EnsembleConfig(size=2, aggregate="min")),
-        DensityRatio("ratio", lambda: sft, lambda: initial, RatioConfig()),
+        DensityRatio("ratio", lambda: sft, lambda: initial, RatioConfig(support=None)),
     )
 
 

@@ -1,0 +1,77 @@
+"""The recipe: one YAML file that says everything a run does.
+
+Unknown keys and values outside their rule are errors that name the key, the rule and the
+value found, with the nearest known key. Defaults are those of the paper (appendix E.6).
+"""
+
+from demoalign.config.improve import (
+    METHODS,
+    BestOfNConfig,
+    DistilConfig,
+    ExtrapolateConfig,
+    ImproveConfig,
+    RejectionConfig,
+)
+from demoalign.config.load import dump_recipe, load_recipe, parse_recipe
+from demoalign.config.recipe import (
+    LAB,
+    AdapterConfig,
+    DemonstrationsConfig,
+    EvaluationConfig,
+    ModelConfig,
+    Recipe,
+)
+from demoalign.config.reward import (
+    TAKEN,
+    UNTRAINED,
+    EnsembleConfig,
+    RatioConfig,
+    RewardConfig,
+    check_policies,
+    in_order,
+)
+from demoalign.config.rollouts import EndpointConfig, RolloutsConfig, VllmConfig
+from demoalign.config.section import (
+    Name,
+    OptimiserConfig,
+    PositiveInt,
+    Section,
+    SftConfig,
+    Share,
+    Source,
+)
+
+__all__ = [
+    "LAB",
+    "METHODS",
+    "TAKEN",
+    "UNTRAINED",
+    "AdapterConfig",
+    "BestOfNConfig",
+    "DemonstrationsConfig",
+    "DistilConfig",
+    "EndpointConfig",
+    "EnsembleConfig",
+    "EvaluationConfig",
+    "ExtrapolateConfig",
+    "ImproveConfig",
+    "ModelConfig",
+    "Name",
+    "OptimiserConfig",
+    "PositiveInt",
+    "RatioConfig",
+    "Recipe",
+    "RejectionConfig",
+    "RewardConfig",
+    "RolloutsConfig",
+    "Section",
+    "SftConfig",
+    "Share",
+    "Source",
+    "VllmConfig",
+    "check_policies",
+    "dump_recipe",
+    "in_order",
+    "load_recipe",
+    "parse_recipe",
+]

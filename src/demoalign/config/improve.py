@@ -1,0 +1,98 @@
+"""The improve section: what is done with the reward, by method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from demoalign.config.reward import RatioConfig, check_policies
+from demoalign.config.section import PositiveInt, Section, SftConfig, Share, Source
+
+
+def _method(value: object) -> str:
+    """Which way of improving a mapping (or a section) asks for."""
+    if isinstance(value, Mapping):
+        return str(value.get("method", "best_of_n"))
+    return str(getattr(value, "method", "best_of_n"))
+
+
+class RejectionConfig(Section):
+    """Speculative rejection: stop the least promising completions while they are written.
+
+    At each checkpoint (new tokens; a quarter and a half of max_new_tokens by default) the partial
+    completions of a cohort are scored, and gentle, moderate or aggressive keeps the best 75, 50 or
+    25 % of those that still go on.
+    """
+
+    level: Literal["off", "gentle", "moderate", "aggressive"] = "off"
+    checkpoints: tuple[PositiveInt, ...] | None = None
+    cohort: PositiveInt = 64
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _ascend(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or list(value) != sorted(set(value))):
+            raise ValueError(f"must ascend and name at least one token count, found {list(value)}")
+        return value
+
+
+class BestOfNConfig(Section):
+    """Sample from the SFT policy and choose by the reward; needs no further training."""
+
+    method: Literal["best_of_n"] = "best_of_n"
+    rejection: RejectionConfig = RejectionConfig()
+
+    @field_validator("rejection", mode="before")
+    @classmethod
+    def _level_alone(cls, value: object) -> object:
+        if value is False:  # YAML reads a bare off as false
+            value = "off"
+        return {"level": value} if isinstance(value, str) else value
+
+
+class DistilConfig(SftConfig):
+    """Fine-tuning a copy of the SFT policy on samples of a better one."""
+
+    samples_per_prompt: PositiveInt = 1
+    train_prompts: PositiveInt | None = None
+
+
+class ExtrapolateConfig(Section):
+    """Decode with the logits of two policies, going on from the negatives' past the positives'.
+
+    At every token the positives' distribution is tilted by exp(``strength`` times the token's
+    reward in closed form) and cut to tokens at least ``plausibility`` times as likely as the
+    positives' likeliest one; None keeps all.
+    """
+
+    method: Literal["extrapolate"] = "extrapolate"
+    positives: Source = "sft"
+    negatives: Source = "initial"
+    strength: Annotated[float, Field(ge=0)] = 2.0
+    ratio: RatioConfig = RatioConfig()
+    plausibility: Share | None = 0.1
+    samples: PositiveInt = 4
+    """Answers to each test prompt that are measured."""
+    distil: DistilConfig | None = None
+    """Train one ordinary policy on what is said on the training prompts; None for not."""
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> ExtrapolateConfig:
+        check_policies("method: extrapolate", self.positives, self.negatives)
+        if self.ratio.per == "mean":
+            raise ValueError("ratio.per: decoding tilts every token by itself, found 'mean'")
+        return self
+
+
+ImproveConfig = Annotated[
+    Annotated[BestOfNConfig, Tag("best_of_n")] | Annotated[ExtrapolateConfig, Tag("extrapolate")],
+    Discriminator(_method),
+]
+"""What is done with the reward, by ``method``."""
+
+METHODS: Mapping[str, type[Section]] = {
+    "best_of_n": BestOfNConfig,
+    "extrapolate": ExtrapolateConfig,
+}

@@ -1,0 +1,135 @@
+"""The recipe: all sections together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from demoalign.config.improve import BestOfNConfig, ImproveConfig
+from demoalign.config.reward import TAKEN, RewardConfig, in_order
+from demoalign.config.rollouts import RolloutsConfig
+from demoalign.config.section import (
+    LIST,
+    ONE,
+    Name,
+    PositiveInt,
+    Section,
+    SftConfig,
+    Share,
+    one_or_list,
+)
+
+LAB = "lab"
+"""The embedded world, as a demonstrations source, a base model or a golden reward."""
+
+
+class AdapterConfig(Section):
+    """How weights are changed: LoRA on the shared backbone, or all of them (``none``)."""
+
+    kind: Literal["lora", "none"] = "lora"
+    r: PositiveInt = 32
+    alpha: PositiveInt = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[
+        Annotated[str, Tag(ONE)] | Annotated[list[str], Tag(LIST)], Discriminator(one_or_list)
+    ] = "all-linear"
+
+
+class ModelConfig(Section):
+    """The base model, which is the initial policy."""
+
+    base: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    adapter: AdapterConfig = AdapterConfig()
+    trust_remote_code: bool = False
+
+
+class DemonstrationsConfig(Section):
+    """Where the demonstrations come from and how they are read and split."""
+
+    source: str
+    format: Literal[
+        "auto", "prompt-completion", "messages", "alpaca", "sharegpt", "hh-rlhf", "lab"
+    ] = "auto"
+    map: dict[str, str] = Field(default_factory=dict)
+    split: str = "train"
+    test_fraction: Share = 0.1
+    test_source: str | None = None
+    max_prompt_tokens: PositiveInt = 512
+    limit: PositiveInt | None = None
+    skip_invalid: bool = False
+    dial: Annotated[float, Field(ge=0, le=1)] | None = None
+    variant: Literal["standard", "known-habits", "unknown-quality"] | None = None
+    """Of the embedded world: which habits of its demonstrator the dial turns up."""
+
+
+class EvaluationConfig(Section):
+    """What is measured on the test prompts.
+
+    ``golden`` is ``lab``, ``module:function`` or the folder or id of a reward model.
+    ``n`` is the largest number of samples per prompt (then all powers of two up to it), or a
+    list of the numbers wanted.
+    """
+
+    golden: str | None = None
+    n: Annotated[
+        Annotated[PositiveInt, Tag(ONE)] | Annotated[list[PositiveInt], Tag(LIST)],
+        Discriminator(one_or_list),
+    ] = 16
+    prompts: PositiveInt | None = None
+    initial_samples: PositiveInt = 4
+    truncated_samples: Annotated[int, Field(ge=0)] = 4
+    """Answers at temperature 0.7, top-p 0.9 and min-p 0.1 each, to compare with; 0 for none."""
+    browse: Annotated[int, Field(ge=0)] = 20
+
+    @property
+    def sizes(self) -> list[int]:
+        """All N of the best-of-N curves, ascending, 1 included."""
+        if isinstance(self.n, list):
+            return sorted({1, *self.n})
+        powers = [1 << k for k in range(self.n.bit_length())]
+        return sorted({*powers, self.n})
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: str = "runs"
+    model: ModelConfig
+    demonstrations: DemonstrationsConfig
+    sft: SftConfig = SftConfig()
+    rollouts: RolloutsConfig = RolloutsConfig()
+    reward: tuple[RewardConfig, ...] = (RewardConfig(),)
+    improve: ImproveConfig = BestOfNConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Recipe:
+        titles = [reward.title for reward in self.reward]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if not titles:
+            raise ValueError("reward: needs at least one reward model, found none")
+        if twice:
+            raise ValueError(f"reward: names must differ, found {twice} twice; set name:")
+        if taken := sorted(TAKEN.intersection(titles)):
+            raise ValueError(f"reward: name must not be that of another selector, found {taken}")
+        if any(r.preferences == "golden" for r in self.reward) and not self.evaluation.golden:
+            raise ValueError("reward.preferences: golden needs evaluation.golden, found none")
+        in_order(self.reward)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.output) / self.name

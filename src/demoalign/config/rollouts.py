@@ -1,0 +1,83 @@
+"""The rollouts section: how completions are sampled, here or elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from demoalign.config.section import PositiveInt, Section, Share
+
+
+class EndpointConfig(Section):
+    """An OpenAI-compatible server that serves the policies; the key comes from OPENAI_API_KEY."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    """Address of the API, such as ``http://localhost:8000/v1``."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Policy name -> the server's model name; a policy that is not named goes by its own name."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Requests that are under way at the same time."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 8
+    """How often one request is made again, after ever longer pauses, before the run gives up."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds that one request may take."""
+    samples_per_request: Annotated[int, Field(ge=1, le=128)] = 8
+    logprobs: bool = True
+    """Whether to ask for log-probabilities where they are the policy's; some servers refuse."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address_without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "base_url must have no user, password, query or fragment: it is stored with the "
+                "run (the value is not repeated here). A key belongs into OPENAI_API_KEY"
+            )
+        if not parts.hostname or parts.port == 0:  # .port raises ValueError if out of range
+            raise ValueError(f"base_url must have a host, found {value!r}")
+        return value
+
+
+class VllmConfig(Section):
+    """vLLM in this process."""
+
+    memory_fraction: Share = 0.5
+    max_length: PositiveInt | None = None
+
+
+class RolloutsConfig(Section):
+    """How completions are sampled."""
+
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    samples_per_prompt: PositiveInt = 1
+    train_prompts: PositiveInt | None = None
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    max_new_tokens: PositiveInt = 128
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: PositiveInt | None = None
+    min_p: Share | None = None
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    batch_size: PositiveInt = 256
+    """Completions that are sampled at the same time; bounds the memory of a sampling step."""
+    precision: Literal["same", "bfloat16", "auto"] = "same"
+    """``same``: the policy's own weights; else a bfloat16 copy, ``auto`` only if it is faster."""
+    endpoint: EndpointConfig | None = None
+    vllm: VllmConfig = VllmConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RolloutsConfig:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens must be at most max_new_tokens ({self.max_new_tokens}), "
+                f"found {self.min_new_tokens}"
+            )
+        if (self.engine == "openai") != (self.endpoint is not None):
+            raise ValueError(
+                "endpoint is needed by engine: openai and by no other, found engine: "
+                f"{self.engine} {'with' if self.endpoint else 'without'} endpoint"
+            )
+        return self

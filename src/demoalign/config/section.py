@@ -1,0 +1,49 @@
+"""What all sections of a recipe share: their base, kinds of values, what trainings set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Source = Annotated[
+    str, Field(pattern=r"^(demonstrations|initial|sft|preferred|dispreferred|policy:.+)$")
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+ONE, LIST = "<one>", "<list>"
+"""How pydantic marks which of `one_or_list` it tried; no part of a key."""
+
+
+def one_or_list(value: object) -> str:
+    """Which of two kinds a value may be: one of something, or a list."""
+    return LIST if isinstance(value, list | tuple) else ONE
+
+
+class Section(BaseModel):
+    """Base of every recipe section: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OptimiserConfig(Section):
+    """What every training stage shares; the paper's appendix E.6 by default."""
+
+    epochs: Annotated[float, Field(gt=0)] = 2
+    batch_size: PositiveInt = 4
+    accumulation: PositiveInt = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_length: PositiveInt = 1024
+    gradient_checkpointing: bool = False
+
+
+class SftConfig(OptimiserConfig):
+    """Supervised fine-tuning; ``occupancy`` weights token k of T by (T-k)/T (Eq. 29)."""
+
+    token_weighting: Literal["none", "occupancy"] = "none"
+    checkpoints: Annotated[int, Field(ge=0)] = 1
