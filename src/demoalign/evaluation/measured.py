@@ -26,6 +26,7 @@ class Measured:
         cut: source -> (P, K), 1 where the completion was cut at max_new_tokens.
         golden: source -> (P, K) golden rewards, NaN where unscored; None without a golden reward.
         unscored: selectors that could not choose, with the reason; they are not in ``selectors``.
+        units: reward model -> unit of its scores, where that is not logits.
     """
 
     prompt_ids: tuple[str, ...]
@@ -35,6 +36,7 @@ class Measured:
     cut: Mapping[str, Array]
     golden: Mapping[str, Array] | None
     unscored: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check shapes."""
@@ -69,6 +71,7 @@ class Measured:
             pick(self.cut),
             None if self.golden is None else pick(self.golden),
             self.unscored,
+            self.units,
         )
 
 

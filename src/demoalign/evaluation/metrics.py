@@ -180,9 +180,9 @@ def proxy_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -
         Metric("kl_bound", SFT, NONE, n, kl_bound(n), None, 1, make.seed, "nats") for n in sizes
     ]
     for name in measured.reward_models:
-        scores = measured.selectors[name]
+        scores, unit = measured.selectors[name], measured.units.get(name, "logits")
         metrics += [
-            make.mean("proxy_reward", SFT, name, n, expected_best_of_n(scores, scores, n), "logits")
+            make.mean("proxy_reward", SFT, name, n, expected_best_of_n(scores, scores, n), unit)
             for n in sizes
         ]
     return metrics

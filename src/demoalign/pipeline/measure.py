@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from demoalign.config import Recipe
+from demoalign.config import Recipe, in_order
 from demoalign.demonstrations.render import render_completion
 from demoalign.evaluation.measured import Measured, as_grid
 from demoalign.pipeline.data import distinct_prompts, read_data
 from demoalign.records import Demonstration, Rollout, Score, read_records
+from demoalign.rewards.mixture import UNIT
 from demoalign.rollouts.write import read_rollouts
 
 FILES = {"candidates": "sft.jsonl", "greedy": "sft-greedy.jsonl", "initial": "initial.jsonl"}
@@ -92,7 +93,25 @@ def measure(
         }
         grids["demonstrations"] = as_grid([golden[row.id] for row in rows], count)
         selectors[ORACLE] = np.nan_to_num(grids["candidates"], nan=-np.inf)
-    return Measured(tuple(row.id for row in rows), selectors, names, tokens, cut, grids, unscored)
+    return Measured(
+        tuple(row.id for row in rows),
+        selectors,
+        names,
+        tokens,
+        cut,
+        grids,
+        unscored,
+        units=reward_units(recipe),
+    )
+
+
+def reward_units(recipe: Recipe) -> dict[str, str]:
+    """Units of rewards that are mixtures, or have learned from one; all others are logits."""
+    found: dict[str, str] = {}
+    for config in in_order(recipe.reward):
+        if config.model == "mixture" or config.distils in found:
+            found[config.title] = UNIT
+    return found
 
 
 def unscored_selectors(

@@ -10,7 +10,10 @@ from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import INITIAL, SFT, Policy
 from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector
+from demoalign.rewards.mixture import Mixture, Standard, read_standards
 from demoalign.rewards.reward_model import RewardModel
+
+Reward = EnsembleSelector | DensityRatio | Mixture
 
 
 class Models:
@@ -74,11 +77,25 @@ class Models:
         self.release()
         return Policy.load(folder, "policy", self._recipe.model.device)
 
-    def selector(self, config: RewardConfig) -> EnsembleSelector | DensityRatio:
-        """A reward model: stored (all members of its ensemble), or in closed form."""
-        if config.model == "density_ratio":
-            return self.ratio(config)
-        return self.stored(config)
+    def named(self, title: str) -> Reward:
+        """The reward of that name, as `selector` gives it."""
+        return self.selector(next(each for each in self._recipe.reward if each.title == title))
+
+    def selector(self, config: RewardConfig) -> Reward:
+        """A reward: stored (all members of its ensemble), in closed form, or made of others."""
+        if config.model == "mixture":
+            return self.mixture(config)
+        return self.ratio(config) if config.model == "density_ratio" else self.stored(config)
+
+    def standards(self, config: RewardConfig) -> dict[str, Standard]:
+        """Where the scores of a mixture's members lie, as its stage has measured."""
+        return read_standards(self._folder / "reward" / config.title)
+
+    def mixture(self, config: RewardConfig) -> Mixture:
+        """A mixture with all its members."""
+        members = [self.named(name) for name in config.members]
+        plain = tuple(each for each in members if not isinstance(each, Mixture))
+        return Mixture(config.title, plain, self.standards(config), config.ensemble)
 
     def stored(self, config: RewardConfig) -> EnsembleSelector:
         """A trained reward model, on the shared weights."""

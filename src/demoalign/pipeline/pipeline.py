@@ -11,13 +11,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from demoalign.config import Recipe, RolloutsConfig, dump_recipe
+from demoalign.config import Recipe, RewardConfig, RolloutsConfig, dump_recipe, in_order
 from demoalign.errors import RecipeError
 from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
 from demoalign.pipeline.evaluate import evaluation_stage
 from demoalign.pipeline.memory import give_back
 from demoalign.pipeline.messages import passed_on
+from demoalign.pipeline.mixing import mixture_stage
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import (
     BaseText,
@@ -108,9 +109,11 @@ class Pipeline:
             settings=_sampling_settings(recipe.rollouts),
         )
         tests = self._test_fingerprint(sft)
-        rewards = [self._reward_stage(number, rollouts) for number in range(len(recipe.reward))]
+        rewards = self._reward_stages(rollouts)
         best = fingerprint(
-            stage="best-of-n", tests=tests, rewards=[stage.fingerprint for stage in rewards]
+            stage="best-of-n",
+            tests=tests,
+            rewards=[rewards[config.title].fingerprint for config in recipe.reward],
         )
         evaluation = fingerprint(
             stage="evaluation",
@@ -123,7 +126,7 @@ class Pipeline:
             Stage("demonstrations", data, self._store_demonstrations),
             Stage("sft", sft, partial(sft_stage, recipe, folder, models), resumes=True),
             Stage("rollouts", rollouts, partial(rollouts_stage, recipe, folder, models), True),
-            *rewards,
+            *rewards.values(),
             Stage(
                 "rollouts-test", tests, partial(test_rollouts_stage, recipe, folder, models), True
             ),
@@ -232,8 +235,16 @@ class Pipeline:
             initial=recipe.evaluation.initial_samples,
         )
 
-    def _reward_stage(self, number: int, rollouts: str) -> Stage:
-        recipe, config = self.recipe, self.recipe.reward[number]
+    def _reward_stages(self, rollouts: str) -> dict[str, Stage]:
+        """By title; a reward made of others comes after them."""
+        stages: dict[str, Stage] = {}
+        for config in in_order(self.recipe.reward):
+            made_of = {name: stages[name].fingerprint for name in config.needs}
+            stages[config.title] = self._reward_stage(config, rollouts, made_of)
+        return stages
+
+    def _reward_stage(self, config: RewardConfig, rollouts: str, made_of: dict[str, str]) -> Stage:
+        recipe = self.recipe
         preferences = config.preferences
         golden = golden_digest(recipe.evaluation.golden) if preferences == "golden" else None
         paths = [
@@ -251,8 +262,10 @@ class Pipeline:
             else source_digest(str(preferences)),
             golden=golden,
             policies=paths,
+            made_of=made_of,
         )
-        work = partial(reward_stage, recipe, config, self.run.folder, self.models)
+        stage = mixture_stage if config.model == "mixture" else reward_stage
+        work = partial(stage, recipe, config, self.run.folder, self.models)
         return Stage(f"reward/{config.title}", wanted, work)
 
 

@@ -25,6 +25,7 @@ from demoalign.pipeline.training import train_samples
 from demoalign.policies.policy import SFT
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
 from demoalign.rewards.ensemble import aggregate
+from demoalign.rewards.mixture import mix
 from demoalign.rewards.scoring import score_together
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.engines import make_engine
@@ -153,6 +154,9 @@ def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDAr
             values = [next(scored)[0] for _ in selector.members]
             found[selector.name] = aggregate(values, selector.config)
         models.drop_rewards()
+    for config in recipe.reward:
+        if config.model == "mixture":
+            found[config.title] = mix(models.standards(config), found, config.ensemble)
     return {config.title: found[config.title] for config in recipe.reward}
 
 
