@@ -159,6 +159,7 @@ def _stage_command(name: str, stage: str, summary: str) -> None:
 _stage_command("sft", "sft", "Fine-tune the initial policy on the demonstrations.")
 _stage_command("sample", "rollouts", "Sample the initial and the SFT policy on training prompts.")
 _stage_command("reward", "reward", "Train the reward models.")
+_stage_command("improve", "improve", "Make a better policy and sample it on the test prompts.")
 _stage_command("evaluate", "evaluation", "Measure everything on the test prompts.")
 
 
@@ -249,7 +250,7 @@ def env(as_json: AsJson = False) -> None:
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="reward-models or rejection.")],
+    name: Annotated[str, typer.Argument(help="reward-models, rejection or discriminator.")],
     output: Annotated[Path, typer.Option("--output", help="Where results.json goes.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
     overrides: Set = None,
@@ -258,7 +259,8 @@ def study(
     """Ask a question of the embedded world over seeds.
 
     `reward-models` repeats the paper's comparison of reward models at three dials; `rejection`
-    asks what stopping candidates early saves and loses.
+    asks what stopping candidates early saves and loses; `discriminator` how close training comes
+    to the reward in closed form, on two policies whose completions can all be written down.
 
     Example: `demoalign study reward-models --seeds 3 --output runs/study`
     """

@@ -12,6 +12,14 @@ from demoalign.errors import EvaluationError
 
 Array = NDArray[np.float64]
 
+PLAIN: Mapping[str, tuple[str, str]] = {
+    "initial": ("initial", "none"),
+    "candidates": ("sft", "none"),
+    "greedy": ("sft", "greedy"),
+    "demonstrations": ("demonstrations", "none"),
+}
+"""Policy and selector of the sources that are always there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -21,11 +29,14 @@ class Measured:
         prompt_ids: the P prompts.
         selectors: name -> (P, M) scores of the SFT policy's M candidates.
         reward_models: which selectors are reward models (the rest are baselines).
-        tokens: source -> (P, K) completion lengths in tokens. Sources are ``candidates``,
-            ``greedy``, ``initial`` and ``demonstrations``, with K = M, 1, I and 1.
+        tokens: source -> (P, K) completion lengths in tokens. Sources are those of ``plain``;
+            ``candidates`` have K = M, ``greedy`` and ``demonstrations`` K = 1.
         cut: source -> (P, K), 1 where the completion was cut at max_new_tokens.
         golden: source -> (P, K) golden rewards, NaN where unscored; None without a golden reward.
         unscored: selectors that could not choose, with the reason; they are not in ``selectors``.
+        plain: source -> policy and selector that it is called by in results.
+        log_ratios: source -> (P, K) log pi(y|x) - log pi_SFT(y|x) of what pi said, nats; their
+            mean estimates KL(pi || pi_SFT).
         units: reward model -> unit of its scores, where that is not logits.
     """
 
@@ -36,6 +47,8 @@ class Measured:
     cut: Mapping[str, Array]
     golden: Mapping[str, Array] | None
     unscored: Mapping[str, str] = field(default_factory=dict)
+    plain: Mapping[str, tuple[str, str]] = field(default_factory=lambda: dict(PLAIN))
+    log_ratios: Mapping[str, Array] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,7 +57,7 @@ class Measured:
         sizes = {source: values.shape[-1] for source, values in self.tokens.items()}
         for name, scores in self.selectors.items():
             _check(f"selector {name}: scores", scores, (prompts, sizes["candidates"]))
-        for kind in ("tokens", "cut", "golden"):
+        for kind in ("tokens", "cut", "golden", "log_ratios"):
             for source, values in (getattr(self, kind) or {}).items():
                 _check(f"{kind} of {source}", values, (prompts, sizes[source]))
 
@@ -71,6 +84,8 @@ class Measured:
             pick(self.cut),
             None if self.golden is None else pick(self.golden),
             self.unscored,
+            self.plain,
+            pick(self.log_ratios),
             self.units,
         )
 

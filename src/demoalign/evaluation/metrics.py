@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,25 +11,21 @@ from scipy.stats import rankdata
 from demoalign.evaluation.measured import Measured
 from demoalign.improve.best_of_n import expected_best_of_n, kl_bound
 from demoalign.intervals import bootstrap_mean, wilson
-from demoalign.policies.policy import INITIAL, SFT
+from demoalign.policies.policy import SFT
 from demoalign.records import Metric
 
 Array = NDArray[np.float64]
-GREEDY, NONE, DEMONSTRATIONS = "greedy", "none", "demonstrations"
-PLAIN = (
-    (INITIAL, NONE, "initial"),
-    (SFT, NONE, "candidates"),
-    (SFT, GREEDY, "greedy"),
-    (DEMONSTRATIONS, NONE, "demonstrations"),
-)
-"""Policy, selector and source of everything that is not best-of-n."""
+NONE = "none"
 
 RIVALS = {
     "sft/none/1": "candidates",
     "sft/greedy/1": "greedy",
     "demonstrations/none/1": "demonstrations",
 }
-"""What best-of-n is compared with, paired by prompt."""
+"""What best-of-n and improved policies are compared with, paired by prompt."""
+
+UNIMPROVED = {"initial", *RIVALS.values()}
+"""Sources that are compared with nothing."""
 
 NORMALISED = "initial = 0, demonstrations = 1"
 WINS = "fraction of prompts, a tie counts one half"
@@ -93,7 +89,7 @@ def all_metrics(measured: Measured, sizes: Sequence[int], seed: int) -> list[Met
         unit = "golden reward"
         missing = [
             make.missing("golden_reward", policy, selector, 1, unit, reason)
-            for policy, selector, _ in PLAIN
+            for policy, selector in measured.plain.values()
         ]
         return metrics + missing
     unscored = len(measured.prompt_ids) - len(scored.prompt_ids)
@@ -148,14 +144,17 @@ def golden_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) 
     metrics = []
     means = {source: values.mean(axis=1) for source, values in golden.items()}
     scale = _scale(means)
-    for policy, selector, source in PLAIN:
+    for source, (policy, selector) in measured.plain.items():
         metrics += _raw_and_normalised(make, policy, selector, 1, means[source], scale)
+        if source not in UNIMPROVED:
+            metrics += _compared(make, (policy, selector), source, golden)
     wins = _wins_over(golden["candidates"], golden["greedy"])
     for selector, scores in measured.selectors.items():
         for n in sizes:
             values = expected_best_of_n(golden["candidates"], scores, n)
             metrics += _raw_and_normalised(make, SFT, selector, n, values, scale)
-            metrics.append(_win_rate(make, selector, n, expected_best_of_n(wins, scores, n)))
+            won = expected_best_of_n(wins, scores, n)
+            metrics.append(_win_rate(make, SFT, selector, n, won))
             metrics += [
                 make.mean(
                     "golden_reward_difference",
@@ -174,11 +173,32 @@ def golden_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) 
     return metrics
 
 
+def _compared(
+    make: MetricMaker, name: tuple[str, str], source: str, golden: Mapping[str, Array]
+) -> list[Metric]:
+    """Wins over greedy decoding and paired differences of one policy's plain samples."""
+    policy, selector = name
+    wins = _wins_over(golden[source], golden["greedy"]).mean(axis=1)
+    metrics = [_win_rate(make, policy, selector, 1, wins)]
+    mean = golden[source].mean(axis=1)
+    for against, rival in RIVALS.items():
+        difference = mean - golden[rival].mean(axis=1)
+        unit = "golden reward"
+        metrics.append(
+            make.mean("golden_reward_difference", policy, selector, 1, difference, unit, against)
+        )
+    return metrics
+
+
 def proxy_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
     """Reward-model value of what it selects, and the bound on how far that is from the policy."""
     metrics = [
         Metric("kl_bound", SFT, NONE, n, kl_bound(n), None, 1, make.seed, "nats") for n in sizes
     ]
+    for source, values in measured.log_ratios.items():
+        policy, selector = measured.plain[source]
+        mean = values.mean(axis=1)
+        metrics.append(make.mean("kl", policy, selector, 1, mean, "nats", f"{SFT}/{NONE}/1"))
     for name in measured.reward_models:
         scores, unit = measured.selectors[name], measured.units.get(name, "logits")
         metrics += [
@@ -191,7 +211,7 @@ def proxy_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -
 def length_metrics(measured: Measured, sizes: Sequence[int], make: MetricMaker) -> list[Metric]:
     """Lengths of what policies say and selectors choose, and how far length explains a score."""
     metrics = []
-    for policy, selector, source in PLAIN:
+    for source, (policy, selector) in measured.plain.items():
         tokens, cut = measured.tokens[source].mean(axis=1), measured.cut[source].mean(axis=1)
         metrics.append(make.mean("completion_tokens", policy, selector, 1, tokens, "tokens"))
         metrics.append(make.mean("truncated_fraction", policy, selector, 1, cut, "fraction"))
@@ -248,14 +268,14 @@ def _wins_over(candidates: Array, greedy: Array) -> Array:
     return wins
 
 
-def _win_rate(make: MetricMaker, selector: str, n: int, wins: Array) -> Metric:
+def _win_rate(make: MetricMaker, policy: str, selector: str, n: int, wins: Array) -> Metric:
     name, unit = "win_rate_over_greedy", WINS
     if not len(wins):
-        return make.missing(name, SFT, selector, n, unit, "no prompt was scored")
+        return make.missing(name, policy, selector, n, unit, "no prompt was scored")
     total = float(np.clip(wins.sum(), 0, len(wins)))
     return Metric(
         name,
-        SFT,
+        policy,
         selector,
         n,
         total / len(wins),

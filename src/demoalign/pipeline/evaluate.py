@@ -15,12 +15,12 @@ from demoalign.pipeline.measure import (
     ORACLE,
     Table,
     measure,
-    read_sampled,
-    score_table,
+    read_scores,
     test_rows,
 )
 from demoalign.pipeline.models import Models
-from demoalign.records import Demonstration, Rollout, Score, read_records, write_records
+from demoalign.pipeline.sources import read_sampled
+from demoalign.records import Demonstration, Rollout, Score, write_records
 from demoalign.store import read_json, write_json
 
 Golden = Mapping[str, float | None]
@@ -30,8 +30,7 @@ def evaluation_stage(recipe: Recipe, run: Path, models: Models, folder: Path) ->
     """Compute the golden rewards and every metric; store results.json and the report's data."""
     models.release()
     rows = test_rows(recipe, run)
-    sampled = read_sampled(run)
-    scores = score_table(read_records(run / "best-of-n" / "scores.jsonl", Score))
+    sampled, scores = read_sampled(recipe, run), read_scores(run)
     golden = _golden_scores(recipe, rows, sampled)
     measured = measure(recipe, run, rows, sampled, scores, golden)
     metrics = all_metrics(measured, recipe.evaluation.sizes, recipe.seed)

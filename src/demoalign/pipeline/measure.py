@@ -11,13 +11,15 @@ from demoalign.config import Recipe, in_order
 from demoalign.demonstrations.render import render_completion
 from demoalign.evaluation.measured import Measured, as_grid
 from demoalign.pipeline.data import distinct_prompts, read_data
+from demoalign.pipeline.sources import read_sampled, test_sources
+from demoalign.policies.policy import SFT
 from demoalign.records import Demonstration, Rollout, Score, read_records
 from demoalign.rewards.mixture import UNIT
-from demoalign.rollouts.write import read_rollouts
 
-FILES = {"candidates": "sft.jsonl", "greedy": "sft-greedy.jsonl", "initial": "initial.jsonl"}
 BASELINES = ("length", "mean-logprob", "sequence-logprob")
 ORACLE = "golden"
+SFT_LOGPROB = "sft-logprob"
+"""What the SFT policy makes of completions that others have sampled: stored among the scores."""
 
 Table = Mapping[str, Mapping[str, float]]
 """Selector -> id of a rollout or demonstration -> score."""
@@ -29,11 +31,6 @@ def test_rows(recipe: Recipe, run: Path) -> list[Demonstration]:
     return distinct_prompts(test, recipe.evaluation.prompts)
 
 
-def read_sampled(run: Path) -> dict[str, list[Rollout]]:
-    """Rollouts on the test prompts by source."""
-    return {source: read_rollouts(run / "rollouts-test" / name) for source, name in FILES.items()}
-
-
 def score_table(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     """Scores by selector and id; what was not scored is not there."""
     table: dict[str, dict[str, float]] = {}
@@ -43,10 +40,16 @@ def score_table(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     return table
 
 
+def read_scores(run: Path) -> dict[str, dict[str, float]]:
+    """All scores of what was said on the test prompts."""
+    paths = [run / "best-of-n" / "scores.jsonl", run / "improve" / "logprobs.jsonl"]
+    return score_table([s for path in paths if path.is_file() for s in read_records(path, Score)])
+
+
 def load_measured(recipe: Recipe, run: Path) -> Measured:
     """Everything measured on the test prompts of a run whose evaluation is done."""
-    rows, sampled = test_rows(recipe, run), read_sampled(run)
-    scores = score_table(read_records(run / "best-of-n" / "scores.jsonl", Score))
+    rows, sampled = test_rows(recipe, run), read_sampled(recipe, run)
+    scores = read_scores(run)
     path = run / "evaluation" / "golden.jsonl"
     golden = {s.rollout_id: s.value for s in read_records(path, Score)} if path.is_file() else None
     return measure(recipe, run, rows, sampled, scores, golden)
@@ -93,14 +96,24 @@ def measure(
         }
         grids["demonstrations"] = as_grid([golden[row.id] for row in rows], count)
         selectors[ORACLE] = np.nan_to_num(grids["candidates"], nan=-np.inf)
+    plain = {each.key: (each.policy, each.selector) for each in test_sources(recipe)}
+    plain["demonstrations"] = ("demonstrations", "none")
+    divergences = {
+        source.key: as_grid(values, count)
+        for source in test_sources(recipe)
+        if not source.is_greedy
+        and (values := log_ratios(sampled[source.key], scores.get(SFT_LOGPROB, {})))
+    }
     return Measured(
-        tuple(row.id for row in rows),
-        selectors,
-        names,
-        tokens,
-        cut,
-        grids,
-        unscored,
+        prompt_ids=tuple(row.id for row in rows),
+        selectors=selectors,
+        reward_models=names,
+        tokens=tokens,
+        cut=cut,
+        golden=grids,
+        unscored=unscored,
+        plain=plain,
+        log_ratios=divergences,
         units=reward_units(recipe),
     )
 
@@ -112,6 +125,25 @@ def reward_units(recipe: Recipe) -> dict[str, str]:
         if config.model == "mixture" or config.distils in found:
             found[config.title] = UNIT
     return found
+
+
+def log_ratios(rollouts: Sequence[Rollout], sft: Mapping[str, float]) -> list[float | None] | None:
+    """log pi(y|x) - log pi_SFT(y|x) of each rollout under what sampled it; None if not known.
+
+    Args:
+        rollouts: of one source.
+        sft: log pi_SFT by rollout id, for those that another policy has sampled.
+    """
+    found: list[float | None] = []
+    for rollout in rollouts:
+        own = rollout.logprob
+        if rollout.policy == SFT:
+            cut = rollout.sampling_logprobs
+            found.append(None if cut is None or own is None else sum(cut) - own)
+        else:
+            known = sft.get(rollout.id)
+            found.append(None if known is None or own is None else own - known)
+    return None if any(value is None for value in found) else found
 
 
 def unscored_selectors(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from demoalign.config import RatioConfig, Recipe, RewardConfig
-from demoalign.policies.backbone import Backbone
+from demoalign.config import ExtrapolateConfig, RatioConfig, Recipe, RewardConfig
+from demoalign.improve.extrapolate import DISTILLED, extrapolate
+from demoalign.policies.backbone import Backbone, stable_base
+from demoalign.policies.combined import CombinedPolicy
 from demoalign.policies.policy import INITIAL, SFT, Policy
 from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector
 from demoalign.rewards.mixture import Mixture, Standard, read_standards
 from demoalign.rewards.reward_model import RewardModel
+from demoalign.store import digest_folder, read_json
 
 Reward = EnsembleSelector | DensityRatio | Mixture
 
@@ -62,18 +65,49 @@ class Models:
             self._tuned = Backbone.load(tuned)
         return Policy(SFT, self._tuned)
 
+    def policy(self, source: str) -> Policy:
+        """The policy that a recipe names: initial, sft or policy:FOLDER."""
+        known = {"initial": self.initial, "sft": self.sft}
+        giver = known.get(source)
+        return giver() if giver else self.other(source.removeprefix("policy:"))
+
     def ratio(self, config: RewardConfig) -> DensityRatio:
         """The reward in closed form of the two policies that a recipe names."""
-
-        def giver(source: str) -> Callable[[], Policy]:
-            known = {"initial": self.initial, "sft": self.sft}
-            return known.get(source, lambda: self.other(source.removeprefix("policy:")))
-
-        sources = giver(config.positives), giver(config.negatives)
+        sources = partial(self.policy, config.positives), partial(self.policy, config.negatives)
         return DensityRatio(config.title, *sources, config.ratio or RatioConfig())
 
+    def extrapolated(self, config: ExtrapolateConfig) -> CombinedPolicy:
+        """The policy that goes on from one policy past another.
+
+        Both are in memory at the same time: without LoRA two whole models.
+        """
+        positive = self.policy(config.positives)
+        return extrapolate(positive, self.policy(config.negatives), config)
+
+    def distilled(self) -> Policy:
+        """The policy that the policy stage has trained."""
+        folder = self._folder / "policy"
+        if self.uses_lora:
+            backbone = self.backbone()
+            if DISTILLED not in backbone.adapters:
+                backbone.load_adapter(DISTILLED, folder)
+            return Policy(DISTILLED, backbone, DISTILLED)
+        self.release()
+        tuned = self._recipe.model.model_copy(update={"base": str(folder)})
+        return Policy(DISTILLED, Backbone.load(tuned))
+
     def other(self, folder: str) -> Policy:
-        """A policy from elsewhere; the run's own weights are let go of."""
+        """A policy from elsewhere: on the shared weights if it is an adapter of the same base.
+
+        Else the run's own weights are let go of.
+        """
+        path, base = Path(folder), self._recipe.model.base
+        if self.uses_lora and (path / "adapter_config.json").is_file():
+            stored = read_json(path / "adapter_config.json")["base_model_name_or_path"]
+            if stable_base(str(stored)) == stable_base(base):
+                backbone = self.backbone()
+                name, _ = backbone.load_shared_adapter(f"policy-{digest_folder(path)[:8]}", path)
+                return Policy("policy", backbone, name)
         self.release()
         return Policy.load(folder, "policy", self._recipe.model.device)
 

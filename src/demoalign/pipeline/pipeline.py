@@ -11,11 +11,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from demoalign.config import Recipe, RewardConfig, RolloutsConfig, dump_recipe, in_order
+from demoalign.config import (
+    ExtrapolateConfig,
+    Recipe,
+    RewardConfig,
+    RolloutsConfig,
+    dump_recipe,
+    in_order,
+)
 from demoalign.errors import RecipeError
 from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
 from demoalign.pipeline.evaluate import evaluation_stage
+from demoalign.pipeline.improving import distil_stage, improve_stage
 from demoalign.pipeline.memory import give_back
 from demoalign.pipeline.messages import passed_on
 from demoalign.pipeline.mixing import mixture_stage
@@ -41,6 +49,7 @@ TARGETS = {
     "sft": "sft",
     "sample": "rollouts",
     "reward": "reward",
+    "improve": "improve",
     "best-of-n": "best-of-n",
     "evaluate": "evaluation",
     "report": "report",
@@ -110,10 +119,12 @@ class Pipeline:
         )
         tests = self._test_fingerprint(sft)
         rewards = self._reward_stages(rollouts)
+        improving = self._improving(sft, tests)
         best = fingerprint(
             stage="best-of-n",
             tests=tests,
             rewards=[rewards[config.title].fingerprint for config in recipe.reward],
+            improved=[stage.fingerprint for stage in improving],
         )
         evaluation = fingerprint(
             stage="evaluation",
@@ -130,6 +141,7 @@ class Pipeline:
             Stage(
                 "rollouts-test", tests, partial(test_rollouts_stage, recipe, folder, models), True
             ),
+            *improving,
             Stage("best-of-n", best, partial(best_of_n_stage, recipe, folder, models)),
             Stage("evaluation", evaluation, partial(evaluation_stage, recipe, folder, models)),
         )
@@ -175,6 +187,11 @@ class Pipeline:
         if target == "report":
             return list(self.stages)
         ends = [i for i, name in enumerate(names) if name.partition("/")[0] == target]
+        if not ends and target == "improve":
+            raise RecipeError(
+                f"improve.method: {self.recipe.improve.method} makes no policy of its own; "
+                "use `demoalign best-of-n`, or set improve.method: extrapolate"
+            )
         if not ends:
             raise RecipeError(f"stage: must be one of {', '.join(TARGETS)}, found {target!r}")
         return list(self.stages[: ends[-1] + 1])
@@ -233,7 +250,38 @@ class Pipeline:
             most=max(recipe.evaluation.sizes),
             prompts=recipe.evaluation.prompts,
             initial=recipe.evaluation.initial_samples,
+            truncated=recipe.evaluation.truncated_samples,
         )
+
+    def _improving(self, sft: str, tests: str) -> list[Stage]:
+        """The stages of the recipe's way of improving; best-of-n needs none."""
+        recipe, improve = self.recipe, self.recipe.improve
+        if not isinstance(improve, ExtrapolateConfig):
+            return []
+        settings = dict(settings_of(improve))
+        distil = settings.pop("distil")
+        given = {
+            "sft": sft,
+            "seed": recipe.seed,
+            "policies": policy_digests(improve.positives, improve.negatives),
+            "rollouts": _sampling_settings(recipe.rollouts),
+        }
+        stages = []
+        if distil is not None:
+            used = {key: value for key, value in settings.items() if key != "samples"}
+            wanted = fingerprint(stage="policy", settings=used, distil=distil, **given)
+            work = partial(distil_stage, recipe, self.run.folder, self.models)
+            stages.append(Stage("policy", wanted, work, resumes=True))
+        wanted = fingerprint(
+            stage="improve",
+            settings=settings,
+            policy=[stage.fingerprint for stage in stages],
+            prompts=recipe.evaluation.prompts,
+            tests=tests,
+            **given,
+        )
+        work = partial(improve_stage, recipe, self.run.folder, self.models)
+        return [*stages, Stage("improve", wanted, work, resumes=True)]
 
     def _reward_stages(self, rollouts: str) -> dict[str, Stage]:
         """By title; a reward made of others comes after them."""
@@ -247,11 +295,6 @@ class Pipeline:
         recipe = self.recipe
         preferences = config.preferences
         golden = golden_digest(recipe.evaluation.golden) if preferences == "golden" else None
-        paths = [
-            policy_digest(source.removeprefix("policy:"))
-            for source in (config.positives, config.negatives)
-            if source.startswith("policy:")
-        ]
         wanted = fingerprint(
             stage="reward",
             rollouts=rollouts,
@@ -261,12 +304,21 @@ class Pipeline:
             if preferences in (None, "golden")
             else source_digest(str(preferences)),
             golden=golden,
-            policies=paths,
+            policies=policy_digests(config.positives, config.negatives),
             made_of=made_of,
         )
         stage = mixture_stage if config.model == "mixture" else reward_stage
         work = partial(stage, recipe, config, self.run.folder, self.models)
         return Stage(f"reward/{config.title}", wanted, work)
+
+
+def policy_digests(*sources: str) -> list[str]:
+    """Digests of those sources that are policies from elsewhere."""
+    return [
+        policy_digest(source.removeprefix("policy:"))
+        for source in sources
+        if source.startswith("policy:")
+    ]
 
 
 def _sampling_settings(config: RolloutsConfig) -> dict[str, Any]:

@@ -14,15 +14,14 @@ from demoalign.config import Recipe
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.measure import (
     BASELINES,
-    FILES,
-    read_sampled,
     score_table,
     test_rows,
     unscored_selectors,
 )
 from demoalign.pipeline.models import Models
+from demoalign.pipeline.sources import CANDIDATES, read_sampled, sft_sources
 from demoalign.pipeline.training import train_samples
-from demoalign.policies.policy import SFT
+from demoalign.policies.policy import INITIAL, SFT
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
 from demoalign.rewards.ensemble import aggregate
 from demoalign.rewards.mixture import mix
@@ -39,7 +38,7 @@ RESPONSES = "responses.jsonl"
 def rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     """Sample both policies on the training prompts: what reward models compare."""
     train, _ = read_data(run / "demonstrations")
-    specs = _specs(train[: recipe.rollouts.train_prompts])
+    specs = specs_of(train[: recipe.rollouts.train_prompts])
     engine, seed = make_engine(recipe.rollouts, folder / RESPONSES), recipe.seed
     per_prompt = recipe.rollouts.samples_per_prompt
     write_rollouts(folder / "initial.jsonl", engine, models.initial(), specs, per_prompt, seed)
@@ -49,16 +48,22 @@ def rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> N
 
 def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     """Sample both policies on the test prompts: candidates for best-of-n, and what to beat."""
-    rows = test_rows(recipe, run)
-    engine, seed = make_engine(recipe.rollouts, folder / RESPONSES), recipe.seed
-    specs = _specs(rows)
-    count = recipe.evaluation.initial_samples
-    write_rollouts(folder / FILES["initial"], engine, models.initial(), specs, count, seed)
-    sft, most = models.sft(), max(recipe.evaluation.sizes)
-    write_rollouts(folder / FILES["greedy"], engine, sft, specs, 1, seed, greedy=True)
+    specs, seed = specs_of(test_rows(recipe, run)), recipe.seed
+    sizes = {CANDIDATES: max(recipe.evaluation.sizes), INITIAL: recipe.evaluation.initial_samples}
     heads = models.uses_lora and any(config.model == "head" for config in recipe.reward)
-    path = folder / FILES["candidates"]
-    write_rollouts(path, engine, sft, specs, most, seed, keeps_hidden=heads)
+    for source in sorted(sft_sources(recipe), key=lambda each: each.policy):  # SFT's together
+        engine = make_engine(source.rollouts(recipe.rollouts), folder / RESPONSES)
+        policy = models.initial() if source.policy == INITIAL else models.sft()
+        write_rollouts(
+            run / source.path,
+            engine,
+            policy,
+            specs,
+            sizes.get(source.key, recipe.evaluation.truncated_samples),
+            seed,
+            greedy=source.is_greedy,
+            keeps_hidden=heads and source.key == CANDIDATES,
+        )
     (folder / RESPONSES).unlink(missing_ok=True)
 
 
@@ -66,13 +71,14 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     """Score everything said on the test prompts with every selector; store the choices."""
     rows = test_rows(recipe, run)
     prompts = {row.id: row.prompt for row in rows}
-    sampled = read_sampled(run)
+    sampled = read_sampled(recipe, run)
     said = [rollout for rollouts in sampled.values() for rollout in rollouts]
     ids = [row.id for row in rows] + [rollout.id for rollout in said]
     questions = [row.prompt for row in rows] + [prompts[r.prompt_id] for r in said]
     answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
     finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
-    hidden = _known_states(run, len(rows), sampled)
+    stored = next(each.path for each in sft_sources(recipe) if each.key == CANDIDATES)
+    hidden = _known_states(run / stored, len(rows), sampled)
     logprobs = [None] * len(rows) + [_own_logprobs(rollout) for rollout in said]
     scores: list[Score] = []
     judged = _reward_scores(recipe, models, Said(questions, answers, finished, hidden, logprobs))
@@ -80,12 +86,12 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
         scores += [Score(i, name, float(v)) for i, v in zip(ids, values, strict=True)]
     scores += [
         Score(rollout.id, name, value)
-        for rollout in sampled["candidates"]
+        for rollout in sampled[CANDIDATES]
         for name, value in _baseline_scores(rollout).items()
     ]
     write_records(folder / "scores.jsonl", scores)
     selectors = [config.title for config in recipe.reward] + list(BASELINES)
-    _store_choices(folder / "chosen.jsonl", sampled["candidates"], scores, selectors)
+    _store_choices(folder / "chosen.jsonl", sampled[CANDIDATES], scores, selectors)
 
 
 class Said(NamedTuple):
@@ -112,16 +118,16 @@ def _own_logprobs(rollout: Rollout) -> tuple[list[int], list[float]] | None:
 
 
 def _known_states(
-    run: Path, demonstrations: int, sampled: Mapping[str, Sequence[Rollout]]
+    path: Path, demonstrations: int, sampled: Mapping[str, Sequence[Rollout]]
 ) -> NDArray[np.float32] | None:
     """What the SFT policy's candidates left behind when they were sampled, NaN for all others."""
-    known = read_hidden(run / "rollouts-test" / FILES["candidates"])
+    known = read_hidden(path)
     if known is None:
         return None
     unknown = np.full((demonstrations, known.shape[1]), np.nan, np.float32)
     parts = [
         known
-        if source == "candidates"
+        if source == CANDIDATES
         else np.full((len(rollouts), known.shape[1]), np.nan, np.float32)
         for source, rollouts in sampled.items()
     ]
@@ -160,7 +166,8 @@ def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDAr
     return {config.title: found[config.title] for config in recipe.reward}
 
 
-def _specs(rows: Sequence[Demonstration]) -> list[PromptSpec]:
+def specs_of(rows: Sequence[Demonstration]) -> list[PromptSpec]:
+    """Prompts of demonstrations, to be answered."""
     return [PromptSpec(row.id, row.prompt) for row in rows]
 
 

@@ -1,0 +1,104 @@
+"""The stages that make and sample better policies: policy (distillation) and improve."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from demoalign.config import ExtrapolateConfig, Recipe
+from demoalign.demonstrations.render import Rendered, render_prompt
+from demoalign.improve.extrapolate import DISTILLED, EXTRAPOLATED
+from demoalign.pipeline.data import read_data
+from demoalign.pipeline.measure import SFT_LOGPROB, test_rows
+from demoalign.pipeline.models import Models
+from demoalign.pipeline.sampling import specs_of
+from demoalign.pipeline.sources import improved_sources
+from demoalign.pipeline.training import within_context
+from demoalign.policies.last_hidden import Row
+from demoalign.policies.logprobs import completion_logprobs
+from demoalign.policies.policy import Policy
+from demoalign.policies.sft import train_sft
+from demoalign.records import Prompt, Rollout, Score, write_records
+from demoalign.rollouts.engine import AnyPolicy
+from demoalign.rollouts.engines import make_engine
+from demoalign.rollouts.write import read_rollouts, write_rollouts
+from demoalign.store import write_json
+
+LOGPROBS = "logprobs.jsonl"
+
+
+def distil_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
+    """Train a copy of the SFT policy on what the extrapolated one says; store a model folder."""
+    improve = recipe.improve
+    assert isinstance(improve, ExtrapolateConfig)
+    config = improve.distil
+    assert config is not None
+    train, _ = read_data(run / "demonstrations")
+    rows = train[: config.train_prompts]
+    path, engine = folder / "rollouts.jsonl", make_engine(recipe.rollouts)
+    policy, most = models.extrapolated(improve), config.samples_per_prompt
+    write_rollouts(path, engine, policy, specs_of(rows), most, recipe.seed)
+    del policy
+    prompts = {row.id: row.prompt for row in rows}
+    student = _student(models, run)
+    backbone, adapter = student.backbone, student.adapter
+    said = [_learned(student, prompts[each.prompt_id], each) for each in read_rollouts(path)]
+    settings = within_context(config, backbone)
+    summary = train_sft(backbone, adapter, said, settings, recipe.seed, folder)
+    if adapter is None:
+        backbone.causal.save_pretrained(str(folder))
+        backbone.tokenizer.save_pretrained(str(folder))
+    else:
+        backbone.save_adapter(adapter, folder)
+    write_json(folder / "training.json", dataclasses.asdict(summary))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    models.release()
+
+
+def improve_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
+    """Sample the improved policies on the test prompts, and what the SFT policy makes of it."""
+    improve = recipe.improve
+    assert isinstance(improve, ExtrapolateConfig)
+    rows = test_rows(recipe, run)
+    engine, seed = make_engine(recipe.rollouts), recipe.seed
+    policy: AnyPolicy
+    for name in (EXTRAPOLATED, DISTILLED):
+        sources = [each for each in improved_sources(recipe) if each.policy == name]
+        if not sources:
+            continue
+        policy = models.extrapolated(improve) if name == EXTRAPOLATED else models.distilled()
+        for source in sources:
+            path, most = run / source.path, improve.samples
+            write_rollouts(path, engine, policy, specs_of(rows), most, seed, source.is_greedy)
+        del policy
+    prompts = {row.id: row.prompt for row in rows}
+    sampled = [each for each in improved_sources(recipe) if not each.is_greedy]
+    rollouts = [each for source in sampled for each in read_rollouts(run / source.path)]
+    sft = models.sft()
+    given = [_row(sft, prompts[each.prompt_id], each) for each in rollouts]
+    scores = [
+        Score(rollout.id, SFT_LOGPROB, float(known.values.sum()))
+        for rollout, known in zip(rollouts, completion_logprobs(sft, given), strict=True)
+    ]
+    write_records(folder / LOGPROBS, scores)
+    models.release()
+
+
+def _student(models: Models, run: Path) -> Policy:
+    """A copy of the SFT policy that may be trained."""
+    if not models.uses_lora:
+        return models.sft()
+    backbone = models.backbone()
+    backbone.load_adapter(DISTILLED, run / "sft")
+    return Policy(DISTILLED, backbone, DISTILLED)
+
+
+def _row(policy: Policy, prompt: Prompt, rollout: Rollout) -> Row:
+    """The tokens that were sampled."""
+    return Row(tuple(render_prompt(policy.backbone.tokenizer, prompt)), tuple(rollout.token_ids))
+
+
+def _learned(policy: Policy, prompt: Prompt, rollout: Rollout) -> Rendered:
+    """A rollout as a demonstration of just the tokens that were sampled."""
+    return Rendered(render_prompt(policy.backbone.tokenizer, prompt), rollout.token_ids)
