@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from demoalign.config import ExtrapolateConfig, RatioConfig, RolloutsConfig
+from demoalign.config import DecodingRatioConfig, ExtrapolateConfig, RolloutsConfig
 from demoalign.demonstrations.render import render_prompt
 from demoalign.errors import ModelError, RolloutError
 from demoalign.improve.extrapolate import Extrapolation, extrapolate
@@ -25,15 +25,12 @@ from tests.models import CONTEXT, load_backbone
 from tests.rollouts.local import SPECS, TEXTS, chi_square, initial, log_probs, sample, with_adapter
 
 NOTHING: dict[str, float] = {}
-PLAIN = ExtrapolateConfig(
-    strength=1.0, ratio=RatioConfig(clip=None, support=None), plausibility=None
-)
-CUT = ExtrapolateConfig(
-    strength=2.0, ratio=RatioConfig(clip=0.5, support=-4.0, memory=0), plausibility=0.05
-)
+UNMASKED = DecodingRatioConfig(clip=None, support=None, conditional=False)
+PLAIN = ExtrapolateConfig(strength=1.0, ratio=UNMASKED, plausibility=None)
+CUT = ExtrapolateConfig(strength=2.0, ratio=DecodingRatioConfig(clip=0.5), plausibility=0.05)
 
 REMEMBERS = ExtrapolateConfig(
-    strength=3.0, ratio=RatioConfig(clip=2.0, support=-3.0, memory=2), plausibility=None
+    strength=3.0, ratio=DecodingRatioConfig(clip=2.0, support=-3.0, memory=2), plausibility=None
 )
 
 
@@ -85,7 +82,7 @@ def test_by_hand() -> None:
     first, second = torch.tensor([p]).log() + 3, torch.tensor([q]).log() - 1
 
     def found(changes: dict[str, float] = NOTHING, **settings: object) -> list[float]:
-        ratio = {"clip": None, "support": None, **changes}
+        ratio = {"clip": None, "support": None, "conditional": False, **changes}
         config = ExtrapolateConfig.model_validate(
             {"strength": 1, "plausibility": None, **settings, "ratio": ratio}
         )
@@ -206,8 +203,8 @@ def test_greedy_and_truncation_apply_to_the_tilted_distribution(
 def test_hidden_states_are_the_first_policys(pair: tuple[Policy, Policy]) -> None:
     """So that a head on the SFT policy's states scores what was said."""
     policy = extrapolate(*pair, CUT)
-    engine = TransformersEngine(RolloutsConfig(max_new_tokens=12))
-    found = [each for each in engine.sample_hidden(policy, SPECS, 4, 0) if each.hidden is not None]
+    engine = TransformersEngine(RolloutsConfig(max_new_tokens=3))
+    found = [each for each in engine.sample_hidden(policy, SPECS, 32, 0) if each.hidden is not None]
     assert found
     for each in found:
         text = TEXTS[int(each.rollout.prompt_id[1:])]

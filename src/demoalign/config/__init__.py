@@ -7,6 +7,7 @@ value found, with the nearest known key. Defaults are those of the paper (append
 from demoalign.config.improve import (
     METHODS,
     BestOfNConfig,
+    DecodingRatioConfig,
     DistilConfig,
     ExtrapolateConfig,
     ImproveConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "UNTRAINED",
     "AdapterConfig",
     "BestOfNConfig",
+    "DecodingRatioConfig",
     "DemonstrationsConfig",
     "DistilConfig",
     "EndpointConfig",

@@ -59,6 +59,18 @@ class DistilConfig(SftConfig):
     train_prompts: PositiveInt | None = None
 
 
+class DecodingRatioConfig(RatioConfig):
+    """The same reward with defaults for decoding.
+
+    There both distributions are at hand, so that they may be compared given that they stay inside;
+    a tighter support then does without memory.
+    """
+
+    support: Annotated[float, Field(lt=0)] | Literal["auto"] | None = -4.0
+    memory: Annotated[int, Field(ge=0)] = 0
+    conditional: bool = True
+
+
 class ExtrapolateConfig(Section):
     """Decode with the logits of two policies, going on from the negatives' past the positives'.
 
@@ -71,7 +83,7 @@ class ExtrapolateConfig(Section):
     positives: Source = "sft"
     negatives: Source = "initial"
     strength: Annotated[float, Field(ge=0)] = 2.0
-    ratio: RatioConfig = RatioConfig()
+    ratio: DecodingRatioConfig = DecodingRatioConfig()
     plausibility: Share | None = 0.1
     samples: PositiveInt = 4
     """Answers to each test prompt that are measured."""
@@ -80,7 +92,7 @@ class ExtrapolateConfig(Section):
 
     @model_validator(mode="after")
     def _check_policies(self) -> ExtrapolateConfig:
-        check_policies("method: extrapolate", self.positives, self.negatives)
+        check_policies("method: extrapolate", self.positives, self.negatives, self.ratio)
         if self.ratio.per == "mean":
             raise ValueError("ratio.per: decoding tilts every token by itself, found 'mean'")
         return self

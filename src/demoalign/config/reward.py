@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from demoalign.config.section import Name, OptimiserConfig, PositiveInt, Section, Share, Source
+from demoalign.errors import RecipeError
 
 TAKEN = frozenset({"none", "greedy", "golden", "length", "mean-logprob", "sequence-logprob"})
 """Selectors that stand beside the reward models in every result; no reward model is so named."""
@@ -29,28 +30,52 @@ class RatioConfig(Section):
     """The reward in closed form: the log-ratio of two policies, token by token.
 
     A token counts only inside the negatives' support, where log pi > ``support`` (nats) and
-    pi >= ``min_p`` times that of the likeliest token; None lifts a limit. The ``memory`` tokens
-    behind one outside do not count either: the negatives' policy does not know its way there.
-    ``conditional`` compares the two policies given that they stay inside, so that ordinary tokens
-    do not lose by the share that the positives give to what lies outside. What counts is put into
-    ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``, divided by the length.
+    pi >= ``min_p`` times that of the likeliest token; None lifts a limit. ``support: auto`` is the
+    log-probability below which the share ``outside`` of the initial policy's own tokens lies. The
+    ``memory`` tokens behind one outside do not count either: the negatives' policy does not know
+    its way there. ``conditional`` compares the two policies given that they stay inside, so that
+    ordinary tokens do not lose by the share that the positives give to what lies outside. What
+    counts is put into ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``,
+    divided by the length.
     """
 
     form: Literal["log_ratio", "jensen_shannon"] = "log_ratio"
     clip: Annotated[float, Field(gt=0)] | None = 1.0
-    support: Annotated[float, Field(lt=0)] | None = -6.0
+    support: Annotated[float, Field(lt=0)] | Literal["auto"] | None = -6.0
+    outside: Share = 0.03
     min_p: Share | None = None
     memory: Annotated[int, Field(ge=0)] = 8
     conditional: bool = False
     per: Literal["sum", "mean"] = "sum"
 
+    @property
+    def threshold(self) -> float | None:
+        """The support's limit in nats.
 
-def check_policies(what: str, *sources: str) -> None:
+        Raises:
+            RecipeError: it is ``auto``, which only a run can find out.
+        """
+        if self.support == "auto":
+            raise RecipeError(
+                "ratio.support: auto is found out in a run, from rollouts of the initial policy; "
+                "elsewhere give nats (support_of tells them for log-probabilities of its tokens)"
+            )
+        return self.support
+
+
+def check_policies(what: str, positives: str, negatives: str, ratio: RatioConfig) -> None:
     """Refuse sources whose likelihoods nobody knows.
 
     Raises:
-        ValueError: one of them is no policy, or both are the same.
+        ValueError: one of them is no policy, both are the same, or ``support: auto`` is asked for
+            other negatives than the initial policy.
     """
+    sources = (positives, negatives)
+    if ratio.support == "auto" and negatives != "initial":
+        raise ValueError(
+            "ratio.support: auto is measured on rollouts of the initial policy, found negatives: "
+            f"{negatives}; give nats"
+        )
     others = [each for each in sources if each in ("demonstrations", "preferred", "dispreferred")]
     if others:
         raise ValueError(
@@ -148,7 +173,9 @@ class RewardConfig(OptimiserConfig):
             if self.ratio is not None:
                 raise ValueError(f"ratio: belongs to model: density_ratio, found {self.model}")
             return
-        check_policies("model: density_ratio", self.positives, self.negatives)
+        check_policies(
+            "model: density_ratio", self.positives, self.negatives, self.ratio or RatioConfig()
+        )
         self._check_is_one("a density_ratio has no training that could differ by seed")
 
     def _check_mixture(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from demoalign.config import ExtrapolateConfig, RatioConfig, Recipe, RewardConfig
+from demoalign.errors import ModelError
 from demoalign.improve.extrapolate import DISTILLED, extrapolate
 from demoalign.policies.backbone import Backbone, stable_base
 from demoalign.policies.combined import CombinedPolicy
@@ -14,9 +16,14 @@ from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.ensemble import EnsembleSelector
 from demoalign.rewards.mixture import Mixture, Standard, read_standards
 from demoalign.rewards.reward_model import RewardModel
+from demoalign.rewards.token_reward import support_of
+from demoalign.rollouts.write import read_rollouts
 from demoalign.store import digest_folder, read_json
 
 Reward = EnsembleSelector | DensityRatio | Mixture
+
+
+Ratio = TypeVar("Ratio", bound=RatioConfig)
 
 
 class Models:
@@ -74,15 +81,33 @@ class Models:
     def ratio(self, config: RewardConfig) -> DensityRatio:
         """The reward in closed form of the two policies that a recipe names."""
         sources = partial(self.policy, config.positives), partial(self.policy, config.negatives)
-        return DensityRatio(config.title, *sources, config.ratio or RatioConfig())
+        return DensityRatio(config.title, *sources, self.settled(config.ratio or RatioConfig()))
 
     def extrapolated(self, config: ExtrapolateConfig) -> CombinedPolicy:
         """The policy that goes on from one policy past another.
 
         Both are in memory at the same time: without LoRA two whole models.
         """
+        settled = config.model_copy(update={"ratio": self.settled(config.ratio)})
         positive = self.policy(config.positives)
-        return extrapolate(positive, self.policy(config.negatives), config)
+        return extrapolate(positive, self.policy(config.negatives), settled)
+
+    def settled(self, config: Ratio) -> Ratio:
+        """Settings whose support is a number: ``auto`` is read off the initial policy's rollouts.
+
+        Raises:
+            ModelError: the rollouts' log-probabilities are not known.
+        """
+        if config.support != "auto":
+            return config
+        rollouts = read_rollouts(self._folder / "rollouts" / f"{INITIAL}.jsonl")
+        known = [value for each in rollouts for value in each.token_logprobs or ()]
+        if not known:
+            raise ModelError(
+                "ratio.support: auto needs the log-probabilities of the initial policy's tokens, "
+                f"found none in {len(rollouts)} rollouts. Give nats."
+            )
+        return config.model_copy(update={"support": min(support_of(known, config.outside), -1e-9)})
 
     def distilled(self) -> Policy:
         """The policy that the policy stage has trained."""

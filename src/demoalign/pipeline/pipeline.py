@@ -119,7 +119,7 @@ class Pipeline:
         )
         tests = self._test_fingerprint(sft)
         rewards = self._reward_stages(rollouts)
-        improving = self._improving(sft, tests)
+        improving = self._improving(sft, rollouts, tests)
         best = fingerprint(
             stage="best-of-n",
             tests=tests,
@@ -253,7 +253,7 @@ class Pipeline:
             truncated=recipe.evaluation.truncated_samples,
         )
 
-    def _improving(self, sft: str, tests: str) -> list[Stage]:
+    def _improving(self, sft: str, rollouts: str, tests: str) -> list[Stage]:
         """The stages of the recipe's way of improving; best-of-n needs none."""
         recipe, improve = self.recipe, self.recipe.improve
         if not isinstance(improve, ExtrapolateConfig):
@@ -262,6 +262,7 @@ class Pipeline:
         distil = settings.pop("distil")
         given = {
             "sft": sft,
+            "support": rollouts if improve.ratio.support == "auto" else None,
             "seed": recipe.seed,
             "policies": policy_digests(improve.positives, improve.negatives),
             "rollouts": _sampling_settings(recipe.rollouts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from demoalign.policies.branches import Branches
 from demoalign.policies.last_hidden import Row, chunks_of, groups_of
 from demoalign.policies.policy import Policy
 from demoalign.policies.prefix_attention import PrefixCache
-from demoalign.policies.shared_prefix import Next, Read, SharedDecoder, right_padded, why_not_shared
+from demoalign.policies.shared_prefix import Read, SharedDecoder, right_padded, why_not_shared
 from demoalign.progress import Meter, meter
 
 LOGIT_ELEMENTS = 2**26
@@ -35,15 +35,22 @@ class TokenLogprobs(NamedTuple):
 
 Logprobs = list[TokenLogprobs]
 
+Watch = Callable[[int, Tensor], None]
+"""Is shown the number of a row and the logits (T, V) of its completion's T places."""
+
 
 @torch.inference_mode()
-def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 64) -> Logprobs:
+def completion_logprobs(
+    policy: Policy, rows: Sequence[Row], batch_size: int = 64, watch: Watch | None = None
+) -> Logprobs:
     """log pi(y_t | x, y_<t) in nats, at temperature 1 and in float32 (float64 of such weights).
 
     Args:
         policy: pi.
         rows: token ids of prompts x and completions y, in any order; y may be empty.
         batch_size: most completions a forward pass; the result does not depend on it.
+        watch: is shown every row whose completion is not empty; None for nobody. The logits are
+            part of a batch: what is kept of them keeps the batch.
 
     Returns:
         For each row one number for each token of its completion.
@@ -54,7 +61,7 @@ def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 6
     numbers = [i for i, row in enumerate(rows) if row.completion]
     with policy.active(), meter(f"log-probabilities under {policy.name}", len(numbers)) as shown:
         if why_not_shared(causal) is not None:
-            _read_whole(causal, rows, numbers, batch_size, found, shown)
+            _read_whole(causal, rows, numbers, batch_size, found, shown, watch)
             return found
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for number in numbers:
@@ -63,7 +70,7 @@ def completion_logprobs(policy: Policy, rows: Sequence[Row], batch_size: int = 6
         decoder = SharedDecoder(causal)
         with decoder.active():
             for group in groups_of(rows, order):
-                _read_group(decoder, rows, group, batch_size, found, shown)
+                _read_group(decoder, rows, group, batch_size, found, shown, watch)
     return found
 
 
@@ -90,6 +97,7 @@ def _read_group(
     batch_size: int,
     found: Logprobs,
     shown: Meter,
+    watch: Watch | None,
 ) -> None:
     """Fill in the rows of prompts that are read together."""
     read, after = decoder.open([rows[numbers[0]].prompt for numbers in group])
@@ -101,35 +109,39 @@ def _read_group(
     for chunk in chunks_of(decoder.causal, rows, order, read, size):
         owners = torch.tensor([owner[i] for i in chunk], device=decoder.device)
         completions = [rows[i].completion for i in chunk]
-        values = _continue(decoder, read, after, owners, completions).cpu().numpy()
+        tokens = right_padded(completions, max(map(len, completions)), decoder.device)
+        first = after.logits[owners, None]
+        logits = first[:, :0]
+        if tokens.shape[1] > 1:
+            logits = _continue(decoder, read, owners, tokens, completions)
+        parts = picked(first, tokens[:, :1]), picked(logits, tokens[:, 1:])
+        values = torch.cat(parts, dim=-1).cpu().numpy()
         for place, number in enumerate(chunk):
-            found[number] = _cut(values[:, place], 0, len(rows[number].completion))
+            length = len(rows[number].completion)
+            found[number] = _cut(values[:, place], 0, length)
+            if watch is not None:
+                watch(number, torch.cat([first[place], logits[place, : length - 1]]))
         shown.advance(len(chunk))
 
 
 def _continue(
     decoder: SharedDecoder,
     read: Read,
-    after: Next,
     owners: Tensor,
+    tokens: Tensor,
     completions: Sequence[tuple[int, ...]],
 ) -> Tensor:
-    """(2, n, T) as `picked`; the first token's come from the prompt's own logits."""
-    width = max(map(len, completions))
-    tokens = right_padded(completions, width, decoder.device)
-    first = picked(after.logits[owners], tokens[:, 0])[..., None]
-    if width == 1:
-        return first
+    """Logits (n, T - 1, V) behind all tokens (n, T) but the last."""
     lengths = torch.tensor([len(each) for each in completions], device=decoder.device)
-    steps = torch.arange(width - 1, device=decoder.device).minimum(lengths[:, None] - 1)
+    steps = torch.arange(tokens.shape[1] - 1, device=decoder.device).minimum(lengths[:, None] - 1)
     cache = PrefixCache([Branches(read.layers, read.lengths, owners)])
-    logits = decoder.causal(
+    logits: Tensor = decoder.causal(
         input_ids=tokens[:, :-1],
         position_ids=read.lengths[owners][:, None] + steps,
         past_key_values=cache,
         use_cache=True,
     ).logits
-    return torch.cat([first, picked(logits, tokens[:, 1:])], dim=-1)
+    return logits
 
 
 def _read_whole(
@@ -139,6 +151,7 @@ def _read_whole(
     batch_size: int,
     found: Logprobs,
     shown: Meter,
+    watch: Watch | None,
 ) -> None:
     """Architectures that cannot share prompts: whole rows."""
     device = next(causal.parameters()).device
@@ -153,5 +166,8 @@ def _read_whole(
         values = picked(logits[:, :-1], ids[:, 1:]).cpu().numpy()
         for place, number in enumerate(chunk):
             begin = len(rows[number].prompt) - 1
-            found[number] = _cut(values[:, place], begin, begin + len(rows[number].completion))
+            end = begin + len(rows[number].completion)
+            found[number] = _cut(values[:, place], begin, end)
+            if watch is not None:
+                watch(number, logits[place, begin:end])
         shown.advance(len(chunk))

@@ -9,7 +9,9 @@ tokens count inside q's support only, and only once q has been inside for a whil
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,11 +67,21 @@ def shaped(delta: Tensor, config: RatioConfig) -> Tensor:
 def inside_support(reference: Tensor, highest: Tensor, config: RatioConfig) -> Tensor:
     """Whether q can say tokens: log q and that of the likeliest one in their place; any shape."""
     counts = torch.ones_like(reference, dtype=torch.bool)
-    if config.support is not None:
-        counts &= reference > config.support
+    if config.threshold is not None:
+        counts &= reference > config.threshold
     if config.min_p is not None:
         counts &= reference >= highest + math.log(config.min_p)
     return counts
+
+
+def support_of(logprobs: Sequence[float], outside: float) -> float:
+    """The limit (nats) below which a share of q's own tokens lies.
+
+    Args:
+        logprobs: log q of tokens that q itself has sampled, without truncation.
+        outside: the share.
+    """
+    return float(np.quantile(np.asarray(logprobs, dtype=np.float64), outside))
 
 
 def tokens_since_outside(inside: Tensor) -> Tensor:
