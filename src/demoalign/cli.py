@@ -250,7 +250,9 @@ def env(as_json: AsJson = False) -> None:
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="reward-models, rejection or discriminator.")],
+    name: Annotated[
+        str, typer.Argument(help="reward-models, rejection, discriminator or closed-form.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Where results.json goes.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
     overrides: Set = None,
@@ -260,7 +262,8 @@ def study(
 
     `reward-models` repeats the paper's comparison of reward models at three dials; `rejection`
     asks what stopping candidates early saves and loses; `discriminator` how close training comes
-    to the reward in closed form, on two policies whose completions can all be written down.
+    to the reward in closed form, on two policies whose completions can all be written down;
+    `closed-form` where that reward and decoding by it hold, and where they fail.
 
     Example: `demoalign study reward-models --seeds 3 --output runs/study`
     """

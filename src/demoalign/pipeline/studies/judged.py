@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,17 +17,16 @@ from demoalign.improve.best_of_n import Choice, best_of_n
 from demoalign.improve.rejection import make_rejection
 from demoalign.improve.selector import Selector
 from demoalign.pipeline.measure import test_rows
-from demoalign.pipeline.pipeline import Pipeline, Stage
-from demoalign.pipeline.studies.worlds import Array
+from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.studies.worlds import Array, kept
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.rejection import Partial
 from demoalign.rollouts.transformers_engine import TransformersEngine
-from demoalign.store import fingerprint, read_json, settings_of, write_json
+from demoalign.store import settings_of
 
 SELECTOR = "init-sft"
-FOUND = "found.json"
 
 Found = dict[str, Any]
 
@@ -90,7 +89,9 @@ class Checkpoint:
 def judged(pipeline: Pipeline, config: RejectionConfig) -> Judged:
     """Best-of-N with rejection as asked, N being the largest that the recipe evaluates."""
     name = "-".join([config.level, *map(str, config.checkpoints or ())])
-    found = _kept(pipeline, name, settings_of(config), lambda: _choose(pipeline, config))
+    found = kept(
+        pipeline, f"rejection/{name}", settings_of(config), lambda: _choose(pipeline, config)
+    )
     return Judged(
         _grid(found["tokens"]), _grid(found["scores"]), _grid(found["golden"]), found["seconds"]
     )
@@ -98,21 +99,14 @@ def judged(pipeline: Pipeline, config: RejectionConfig) -> Judged:
 
 def partial_scores(pipeline: Pipeline, checkpoints: Sequence[int]) -> list[Checkpoint]:
     """What candidates score at checkpoints, and in the end, if none is stopped."""
-    found = _kept(pipeline, "partial", list(checkpoints), lambda: _watch(pipeline, checkpoints))
+    found = kept(
+        pipeline, "rejection/partial", list(checkpoints), lambda: _watch(pipeline, checkpoints)
+    )
     parts = zip(checkpoints, found["partial"], found["as_ended"], strict=True)
     return [
         Checkpoint(tokens, _grid(partial), _grid(as_ended), _grid(found["final"]))
         for tokens, partial, as_ended in parts
     ]
-
-
-def _kept(pipeline: Pipeline, name: str, settings: object, work: Callable[[], Found]) -> Found:
-    """What a stage finds; read back if it was done before and the run has not changed since."""
-    stage = f"rejection/{name}"
-    wanted = fingerprint(stage=stage, run=pipeline.stages[-1].fingerprint, settings=settings)
-    pipeline.do(Stage(stage, wanted, lambda folder: write_json(folder / FOUND, work())))
-    found: Found = read_json(pipeline.run.folder / stage / FOUND)
-    return found
 
 
 def _choose(pipeline: Pipeline, config: RejectionConfig) -> Found:

@@ -8,6 +8,7 @@ from typing import Any
 
 from demoalign.config import Recipe
 from demoalign.errors import RecipeError
+from demoalign.pipeline.studies.closed_form import study_closed_form
 from demoalign.pipeline.studies.discriminator import study_discriminator
 from demoalign.pipeline.studies.rejection import study_rejection
 from demoalign.pipeline.studies.reward_models import study_reward_models
@@ -20,6 +21,7 @@ STUDIES: Mapping[str, Study] = {
     "reward-models": study_reward_models,
     "rejection": study_rejection,
     "discriminator": study_discriminator,
+    "closed-form": study_closed_form,
 }
 
 

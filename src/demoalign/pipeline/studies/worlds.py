@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from demoalign.config import Recipe
 from demoalign.intervals import bootstrap_mean
-from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.pipeline import Pipeline, Stage
+from demoalign.store import fingerprint, read_json, write_json
 
 Array = NDArray[np.float64]
+
+FOUND = "found.json"
 
 
 def world(recipe: Recipe, dial: float, seed: int, output: Path) -> Pipeline:
@@ -44,3 +47,13 @@ def estimate(parts: Sequence[Array]) -> dict[str, Any]:
         "ci95": list(bootstrap_mean(values)) if len(values) else None,
         "by_seed": [float(part.mean()) if len(part) else None for part in known],
     }
+
+
+def kept(
+    pipeline: Pipeline, stage: str, settings: object, work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a further stage of a run finds, read back if it was done and nothing has changed."""
+    wanted = fingerprint(stage=stage, run=pipeline.stages[-1].fingerprint, settings=settings)
+    pipeline.do(Stage(stage, wanted, lambda folder: write_json(folder / FOUND, work())))
+    found: dict[str, Any] = read_json(pipeline.run.folder / stage / FOUND)
+    return found

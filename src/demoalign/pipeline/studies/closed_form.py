@@ -1,0 +1,217 @@
+"""Where the reward in closed form and decoding by it hold, and where they fail.
+
+The constants were chosen on the seeds 0 and 1; the study's seeds begin at `FIRST_SEED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demoalign.config import Recipe, parse_recipe
+from demoalign.evaluation.measured import Measured, as_grid
+from demoalign.improve.best_of_n import expected_best_of_n
+from demoalign.lab.train_base import Settings, train
+from demoalign.pipeline.measure import load_measured
+from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.studies.closed_form_runs import measure_run
+from demoalign.pipeline.studies.worlds import Array, estimate, kept
+
+FIRST_SEED = 10
+N = 16
+DIALS = (0.0, 0.5, 1.0)
+WIDTHS = (64, 128)
+RATIO, TRAINED = "density-ratio", "init-sft"
+IMPROVE: dict[str, Any] = {
+    "method": "extrapolate",
+    "ratio": {"support": "auto"},
+    "distil": {
+        "epochs": 2,
+        "batch_size": 32,
+        "accumulation": 1,
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "samples_per_prompt": 1,
+        "train_prompts": 1000,
+    },
+}
+BOTH: dict[str, Any] = {"name": "mixture", "model": "mixture", "members": [TRAINED, RATIO]}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One kind of world.
+
+    Attributes:
+        axis, value: what is varied, and to what.
+        changes: of the recipe, section -> key -> value.
+        is_whole: with all reward models and the distilled policy.
+        width: of the base model, None for the shipped one.
+    """
+
+    axis: str
+    value: str
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    is_whole: bool = False
+    width: int | None = None
+
+
+def _demonstrations(**changes: Any) -> dict[str, dict[str, Any]]:
+    return {"demonstrations": {"dial": 0.5, **changes}}
+
+
+SETTINGS: tuple[Setting, ...] = (
+    *(Setting("dial", f"{d:g}", _demonstrations(dial=d), is_whole=True) for d in DIALS),
+    *(
+        Setting("SFT epochs", f"{epochs:g}", {**_demonstrations(), "sft": {"epochs": epochs}})
+        for epochs in (0.25, 1.0, 5.0)
+    ),
+    *(
+        Setting(
+            "demonstrations",
+            str(rows),
+            {**_demonstrations(limit=rows), "sft": {"epochs": 2.5 * 2000 / rows}},
+        )
+        for rows in (500, 1000)
+    ),
+    *(Setting("width", str(width), _demonstrations(), width=width) for width in WIDTHS),
+    Setting("temperature", "0.7", {**_demonstrations(), "rollouts": {"temperature": 0.7}}),
+    Setting("variant", "known-habits", _demonstrations(dial=1.0, variant="known-habits")),
+    Setting("variant", "unknown-quality", _demonstrations(dial=1.0, variant="unknown-quality")),
+)
+
+
+def study_closed_form(recipe: Recipe, seeds: int, output: Path) -> dict[str, Any]:
+    """All settings and seeds; the runs below ``output/runs`` are kept."""
+    rows, choices, facts = [], [], []
+    for setting in SETTINGS:
+        runs = [Run.of(pipeline_of(recipe, setting, k, output)) for k in range(seeds)]
+        label = {"axis": setting.axis, "value": setting.value}
+        rows += [label | row for row in _compare(runs)]
+        choices += [label | row for row in _strengths(runs)]
+        facts.append(label | _facts(runs))
+    return {"n": N, "first_seed": FIRST_SEED, "rows": rows, "strengths": choices, "facts": facts}
+
+
+def pipeline_of(recipe: Recipe, setting: Setting, number: int, output: Path) -> Pipeline:
+    """The run of one setting and one seed."""
+    raw = recipe.model_dump(mode="json")
+    rewards = {entry.title: entry.model_dump(mode="json") for entry in recipe.reward}
+    chosen = list(rewards) if setting.is_whole else [TRAINED, RATIO]
+    improve = {**IMPROVE, **({} if setting.is_whole else {"distil": None})}
+    name = f"{setting.axis}-{setting.value}-seed-{FIRST_SEED + number}".replace(" ", "-")
+    raw |= {
+        "name": name,
+        "seed": FIRST_SEED + number,
+        "output": str(output / "runs"),
+        "reward": [rewards[title] for title in chosen] + ([BOTH] if setting.is_whole else []),
+        "improve": improve,
+    }
+    raw["evaluation"] = {**raw["evaluation"], "n": 32}
+    for section, changes in setting.changes.items():
+        raw[section] = {**raw[section], **changes}
+    if setting.width is not None:
+        raw["model"] = {**raw["model"], "base": str(_base(setting.width, output))}
+    return Pipeline(parse_recipe(raw, name))
+
+
+def _base(width: int, output: Path) -> Path:
+    """A base model of another width, trained if it is not there."""
+    folder = output / "bases" / str(width)
+    if not (folder / "README.md").is_file():
+        train(folder, Settings(hidden=width))
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run: what the pipeline has measured, and what `measure_run` has."""
+
+    measured: Measured
+    found: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Run:
+        """Do what is missing of it."""
+        pipeline.advance("evaluation")
+        found = kept(pipeline, "closed-form", None, lambda: measure_run(pipeline))
+        measured = load_measured(pipeline.recipe, pipeline.run.folder)
+        assert measured.golden is not None
+        return cls(measured, found)
+
+    @property
+    def golden(self) -> Mapping[str, Array]:
+        """(P, K) golden rewards by source."""
+        assert self.measured.golden is not None
+        return self.measured.golden
+
+    def methods(self) -> dict[str, Array]:
+        """(P,) golden reward of every method."""
+        candidates = self.golden[CANDIDATES]
+        count = len(candidates)
+        found = {
+            name if selector == "none" else f"{name}, {selector}": self.golden[key].mean(axis=1)
+            for key, (name, selector) in self.measured.plain.items()
+        }
+        for name, scores in self.measured.selectors.items():
+            found[f"best of {N} by {name}"] = expected_best_of_n(candidates, scores, N)
+        for name, values in self.found["forms"].items():
+            scores = as_grid(values, count)
+            found[f"best of {N} by ratio: {name}"] = expected_best_of_n(candidates, scores, N)
+        for name, each in self.found["decodings"].items():
+            found[f"decoding: {name}"] = as_grid(each["golden"], count).mean(axis=1)
+        return found
+
+
+CANDIDATES = "candidates"
+RIVALS = {"minus_greedy": "sft, greedy", "minus_init_sft": f"best of {N} by {TRAINED}"}
+
+
+def _compare(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Every method's golden reward, and its paired differences to two rivals."""
+    methods = [run.methods() for run in runs]
+    return [
+        {"method": name, "golden": estimate([each[name] for each in methods])}
+        | {
+            key: estimate([each[name] - each[rival] for each in methods])
+            for key, rival in RIVALS.items()
+        }
+        for name in methods[0]
+    ]
+
+
+def _strengths(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What can be seen of each decoding without a golden reward, beside the golden reward."""
+    rows = []
+    for name in runs[0].found["decodings"]:
+        parts = [run.found["decodings"][name] for run in runs]
+        row: dict[str, Any] = {"decoding": name}
+        for key in ("golden", "tokens", "cut", "proxy", "kl"):
+            if key in parts[0]:
+                row[key] = estimate([_by_prompt(part[key], run) for part, run in _zip(parts, runs)])
+        rows.append(row)
+    return rows
+
+
+def _zip(parts: Sequence[Any], runs: Sequence[Run]) -> list[tuple[Any, Run]]:
+    return list(zip(parts, runs, strict=True))
+
+
+def _by_prompt(values: Sequence[float], run: Run) -> Array:
+    mean: Array = as_grid([float(v) for v in values], len(run.measured.prompt_ids)).mean(axis=1)
+    return mean
+
+
+def _facts(runs: Sequence[Run]) -> dict[str, Any]:
+    """How much of what the SFT policy says lies outside the initial policy's support."""
+    sums = [np.array(run.found["outside"]).sum(axis=0) for run in runs]
+    return {
+        "support_auto": [run.found["support"] for run in runs],
+        "tokens_outside": [float(s[1] / s[0]) for s in sums],
+        "log_ratio": [float(s[2] / len(run.found["outside"])) for s, run in _zip(sums, runs)],
+        "log_ratio_outside": [float(s[3] / s[2]) for s in sums],
+    }
