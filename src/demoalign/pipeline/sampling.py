@@ -19,7 +19,7 @@ from demoalign.pipeline.measure import (
     unscored_selectors,
 )
 from demoalign.pipeline.models import Models
-from demoalign.pipeline.sources import CANDIDATES, read_sampled, sft_sources
+from demoalign.pipeline.sources import CANDIDATES, TRUNCATIONS, read_sampled, sft_sources
 from demoalign.pipeline.training import train_samples
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
@@ -63,6 +63,7 @@ def test_rollouts_stage(recipe: Recipe, run: Path, models: Models, folder: Path)
             seed,
             greedy=source.is_greedy,
             keeps_hidden=heads and source.key == CANDIDATES,
+            source=source.key if source.selector in TRUNCATIONS else None,
         )
     (folder / RESPONSES).unlink(missing_ok=True)
 
@@ -75,6 +76,7 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     said = [rollout for rollouts in sampled.values() for rollout in rollouts]
     ids = [row.id for row in rows] + [rollout.id for rollout in said]
     questions = [row.prompt for row in rows] + [prompts[r.prompt_id] for r in said]
+    assert len(set(ids)) == len(ids)
     answers = [row.completion for row in rows] + [rollout.completion for rollout in said]
     finished = [True] * len(rows) + [rollout.finish_reason == "stop" for rollout in said]
     stored = next(each.path for each in sft_sources(recipe) if each.key == CANDIDATES)

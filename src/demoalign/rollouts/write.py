@@ -27,6 +27,7 @@ def write_rollouts(
     seed: int,
     greedy: bool = False,
     keeps_hidden: bool = False,
+    source: str | None = None,
 ) -> None:
     """Sample ``n`` rollouts of each prompt into a file, in the order of the prompts.
 
@@ -38,6 +39,8 @@ def write_rollouts(
         engine, policy, prompts, n, seed, greedy: as in `Engine.sample`.
         keeps_hidden: store what ``head`` reward models read beside it (`read_hidden`), if the
             engine knows it.
+        source: what the rollouts' ids name instead of the policy, where it is sampled from in
+            several ways.
     """
     if path.is_file():
         return
@@ -53,7 +56,8 @@ def write_rollouts(
         else:
             rows = engine.sample(policy, rest, n, seed, greedy)
         for rollout in rows:
-            stream.write(to_line(rollout) + "\n")
+            name = f"{rollout.prompt_id}/{source}/{rollout.index}" if source else rollout.id
+            stream.write(to_line(replace(rollout, id=name)) + "\n")
     if rest:
         write_json(path.with_suffix(".engine.json"), engine.describe())
     partial.replace(path)
