@@ -101,8 +101,8 @@ def _limits(study: Row) -> str:
         f"At n = {study['sizes'][-1]:,}, error over that of counts alone: `full` "
         f"{last['full'] / counts:.2f}, `adapter` {last['adapter'] / counts:.2f} (about 1 or less: "
         "data are the limit, neither capacity nor training steps), `head` "
-        f"{last['head'] / counts:.2f}. The best head there is has {own / counts:.2f}: more data "
-        "cannot bring a head below that."
+        f"{last['head'] / counts:.2f}. The head that endless data would give has "
+        f"{own / counts:.2f}: its limit is capacity."
     )
 
 
