@@ -18,10 +18,19 @@ from typing import TYPE_CHECKING, Any
 from demoalign.version import __version__
 
 if TYPE_CHECKING:
-    from demoalign.config import RatioConfig, Recipe, dump_recipe, load_recipe, parse_recipe
+    from demoalign.config import (
+        DecodingRatioConfig,
+        ExtrapolateConfig,
+        RatioConfig,
+        Recipe,
+        RolloutsConfig,
+        dump_recipe,
+        load_recipe,
+        parse_recipe,
+    )
     from demoalign.demonstrations import Demonstrations
     from demoalign.errors import DemoalignError
-    from demoalign.improve import Choice, best_of_n, kl_bound, trl_reward
+    from demoalign.improve import Choice, best_of_n, extrapolate, kl_bound, trl_reward
     from demoalign.pipeline import Pipeline, run
     from demoalign.policies import Policy
     from demoalign.records import Demonstration, Metric, Preference, Rollout, Score
@@ -30,10 +39,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Choice": "improve",
+    "DecodingRatioConfig": "config",
     "Demonstration": "records",
     "DemoalignError": "errors",
     "Demonstrations": "demonstrations",
     "DensityRatio": "rewards",
+    "ExtrapolateConfig": "config",
     "Metric": "records",
     "Pipeline": "pipeline",
     "Policy": "policies",
@@ -42,9 +53,11 @@ _HOMES = {
     "Recipe": "config",
     "RewardModel": "rewards",
     "Rollout": "records",
+    "RolloutsConfig": "config",
     "Score": "records",
     "best_of_n": "improve",
     "dump_recipe": "config",
+    "extrapolate": "improve",
     "kl_bound": "improve",
     "load_recipe": "config",
     "parse_recipe": "config",
@@ -55,10 +68,12 @@ _HOMES = {
 
 __all__ = [
     "Choice",
+    "DecodingRatioConfig",
     "DemoalignError",
     "Demonstration",
     "Demonstrations",
     "DensityRatio",
+    "ExtrapolateConfig",
     "Metric",
     "Pipeline",
     "Policy",
@@ -67,10 +82,12 @@ __all__ = [
     "Recipe",
     "RewardModel",
     "Rollout",
+    "RolloutsConfig",
     "Score",
     "__version__",
     "best_of_n",
     "dump_recipe",
+    "extrapolate",
     "kl_bound",
     "load_recipe",
     "parse_recipe",

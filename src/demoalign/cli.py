@@ -176,6 +176,9 @@ def best_of_n(
     selector: Annotated[
         str | None, typer.Option("--selector", help="Which reward model; the first by default.")
     ] = None,
+    policy: Annotated[
+        str, typer.Option("--policy", help="Who answers the prompts: sft, extrapolated, distilled.")
+    ] = "sft",
     overrides: Set = None,
     seed: Seed = None,
     skip_invalid: SkipInvalid = False,
@@ -193,7 +196,7 @@ def best_of_n(
     if output is None:
         raise RecipeError("--output: needed with --prompts, found nothing; name a .jsonl file")
     wanted = load_recipe(recipe, flags)
-    counts = answer_prompts(wanted, prompts, output, n, selector)
+    counts = answer_prompts(wanted, prompts, output, n, selector, policy)
     sys.stderr.write(f"{counts['answers']} answers in {output}\n")
     return _finish({**counts, "path": str(output), "n": n}, as_json)
 

@@ -18,9 +18,10 @@ from demoalign.config import RejectionConfig, RolloutsConfig
 from demoalign.errors import EvaluationError, RecipeError
 from demoalign.improve.rejection import make_rejection
 from demoalign.improve.selector import Selector, reads_states
+from demoalign.policies.combined import CombinedPolicy
 from demoalign.policies.policy import Policy
 from demoalign.records import Prompt, Rollout
-from demoalign.rollouts.engine import Engine, PromptSpec
+from demoalign.rollouts.engine import AnyPolicy, Engine, PromptSpec
 from demoalign.rollouts.engines import make_engine
 from demoalign.rollouts.transformers_engine import TransformersEngine
 
@@ -126,7 +127,7 @@ class Choice:
 
 
 def best_of_n(
-    policy: Policy,
+    policy: AnyPolicy,
     selector: Selector,
     prompts: Sequence[Prompt],
     n: int,
@@ -141,7 +142,7 @@ def best_of_n(
     what sampling computed already.
 
     Args:
-        policy: samples the candidates.
+        policy: samples the candidates; an extrapolated one (see `extrapolate`) may.
         selector: a reward model, or anything that scores.
         prompts: what to answer.
         n: candidates per prompt.
@@ -174,7 +175,7 @@ def best_of_n(
 def _engine(
     config: RolloutsConfig,
     rejection: RejectionConfig | None,
-    policy: Policy,
+    policy: AnyPolicy,
     selector: Selector,
     n: int,
 ) -> Engine:
@@ -185,12 +186,18 @@ def _engine(
             "improve.rejection: needs rollouts.engine: transformers, which can stop completions "
             f"midway, found {config.engine}"
         )
-    return TransformersEngine(config, make_rejection(rejection, config, policy, selector, n))
+    judged = _whose_states(policy)
+    return TransformersEngine(config, make_rejection(rejection, config, judged, selector, n))
+
+
+def _whose_states(policy: AnyPolicy) -> Policy:
+    """The policy whose hidden states sampling computes."""
+    return policy.first if isinstance(policy, CombinedPolicy) else policy
 
 
 def _sample_and_score(
     engine: Engine,
-    policy: Policy,
+    policy: AnyPolicy,
     selector: Selector,
     specs: Sequence[PromptSpec],
     n: int,
@@ -198,7 +205,7 @@ def _sample_and_score(
 ) -> tuple[list[Rollout], list[float | None]]:
     """Candidates prompt by prompt, and their scores; None for those that were stopped."""
     hidden: list[NDArray[np.float32]] = []
-    reads = isinstance(engine, TransformersEngine) and reads_states(selector, policy)
+    reads = isinstance(engine, TransformersEngine) and reads_states(selector, _whose_states(policy))
     if reads and isinstance(engine, TransformersEngine):
         unknown = np.full(policy.backbone.hidden_size, np.nan, np.float32)
         sampled = list(engine.sample_hidden(policy, specs, n, seed))

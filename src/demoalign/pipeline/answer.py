@@ -5,40 +5,50 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from demoalign.config import BestOfNConfig, Recipe
+from demoalign.config import BestOfNConfig, ExtrapolateConfig, Recipe
 from demoalign.demonstrations.fields import RowError
 from demoalign.demonstrations.formats import prompt_of
 from demoalign.errors import DataError, Problem, RecipeError
 from demoalign.improve.best_of_n import best_of_n
+from demoalign.improve.extrapolate import DISTILLED, EXTRAPOLATED
 from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.sources import improved_sources
+from demoalign.policies.policy import SFT
 from demoalign.records import Prompt
+from demoalign.rollouts.engine import AnyPolicy
 from demoalign.store import write_text
 
 
 def answer_prompts(
-    recipe: Recipe, prompts: Path, output: Path, n: int, selector: str | None
+    recipe: Recipe, prompts: Path, output: Path, n: int, selector: str | None, policy: str = SFT
 ) -> dict[str, int]:
-    """Answer each prompt with the best of n samples of the SFT policy.
+    """Answer each prompt with the best of n samples of a policy: sft, or an improved one.
 
     Returns:
         How many ``answers``, ``tokens_sampled`` for them, and how many of the completions
         speculative rejection stopped (``rejected``).
 
     Raises:
-        RecipeError: no reward model of that name.
+        RecipeError: no reward model or no policy of that name.
         DataError: a line holds no prompt.
     """
     titles = [config.title for config in recipe.reward]
     name = selector or titles[0]
     if name not in titles:
         raise RecipeError(f"--selector: must be one of {', '.join(titles)}, found {name!r}")
+    known = [SFT, *dict.fromkeys(source.policy for source in improved_sources(recipe))]
+    if policy not in known:
+        raise RecipeError(
+            f"--policy: must be one of {', '.join(known)}, found {policy!r}; the recipe's improve "
+            "section makes further ones"
+        )
     questions = read_prompts(prompts)
     pipeline = Pipeline(recipe)
-    pipeline.advance("reward")
+    pipeline.advance("policy" if policy == DISTILLED else "reward")
     config, improve = recipe.reward[titles.index(name)], recipe.improve
-    policy, judge = pipeline.models.sft(), pipeline.models.selector(config)
+    sampled, judge = _policy(pipeline, policy), pipeline.models.selector(config)
     choices = best_of_n(
-        policy,
+        sampled,
         judge,
         questions,
         n,
@@ -51,6 +61,7 @@ def answer_prompts(
             {
                 "prompt": choice.prompt,
                 "completion": choice.completion,
+                "policy": policy,
                 "selector": name,
                 "n": n,
                 "score": choice.score,
@@ -66,6 +77,13 @@ def answer_prompts(
         "tokens_sampled": sum(choice.tokens for choice in choices),
         "rejected": sum(score is None for choice in choices for score in choice.scores),
     }
+
+
+def _policy(pipeline: Pipeline, name: str) -> AnyPolicy:
+    improve = pipeline.recipe.improve
+    if name == EXTRAPOLATED and isinstance(improve, ExtrapolateConfig):
+        return pipeline.models.extrapolated(improve)
+    return pipeline.models.distilled() if name == DISTILLED else pipeline.models.sft()
 
 
 def read_prompts(path: Path) -> list[Prompt]:

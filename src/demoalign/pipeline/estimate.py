@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from demoalign.config import OptimiserConfig, Recipe
+from demoalign.config import ExtrapolateConfig, OptimiserConfig, Recipe
 from demoalign.pipeline.training import train_samples
 from demoalign.policies.load import choose_device, choose_dtype
 
@@ -115,6 +115,14 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
             work = 1.5 * reward.holdout_fraction * once * len(reward.members)
         teacher = once if reward.distils else 0.0
         seconds[f"reward/{reward.title}"] = work * reward.ensemble.size + teacher
+    improve = recipe.improve
+    if isinstance(improve, ExtrapolateConfig):
+        seconds["improve"] = 2 * shared(tests, 2, improve.samples + 1)
+        if improve.distil is not None:
+            seen = min(sizes.train, improve.distil.train_prompts or sizes.train)
+            said = improve.distil.samples_per_prompt
+            sampling = 2 * shared(seen, 1, said)
+            seconds["policy"] = sampling + training(improve.distil, seen * said)
     return seconds
 
 

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from demoalign.config import RatioConfig
 from demoalign.errors import EvaluationError, ModelError
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import TokenLogprobs, completion_logprobs
 from demoalign.policies.policy import Policy
+from demoalign.policies.within import logprobs_within
 from demoalign.records import Prompt
 from demoalign.rewards.scoring import Answer, render_rows
-from demoalign.rewards.token_reward import token_rewards
+from demoalign.rewards.token_reward import inside_support, token_rewards
 
 Array = NDArray[np.float64]
 
@@ -35,7 +37,7 @@ class DensityRatio:
     Attributes:
         name: label of its scores.
         positive, negative: give the policies p and q when they are needed, one after the other,
-            so that only one of them must be in memory.
+            so that only one of them must be in memory; both at once if ``conditional``.
         config: form, clip, support.
     """
 
@@ -129,6 +131,9 @@ class DensityRatio:
         policy = self.positive()
         tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
         rows = render_rows(tokenizer, list(distinct.values()), context)
+        if self.config.conditional:
+            found = self._conditional(policy, list(distinct.values()), rows)
+            return [found[number[each.key]] for each in answers]
         given: dict[int, Any] = {}
         if known is not None:
             given = {number[a.key]: k for a, k in zip(answers, known, strict=True) if k}
@@ -141,6 +146,30 @@ class DensityRatio:
         self._check_known(ups, [each.values for each in downs])
         found = [_rewards(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
         return [found[number[each.key]] for each in answers]
+
+    def _conditional(
+        self, policy: Policy, answers: Sequence[Answer], rows: Sequence[Row]
+    ) -> list[Array]:
+        """Rewards given that both policies stay inside q's support; both are in memory.
+
+        Known log-probabilities are of no use: p has to be read for what it gives to the support.
+        """
+        reference = self.negative()
+        if reference.backbone.tokenizer is not policy.backbone.tokenizer:
+            self._check_reads_alike(reference, answers, rows)
+        found = logprobs_within(policy, reference, rows, self._inside)
+        self._check_known(
+            [each.first.values for each in found], [each.second.values for each in found]
+        )
+        with np.errstate(invalid="ignore"):  # nothing inside: no token of the place counts
+            excess = [each.first_mass - each.second_mass for each in found]
+        return [
+            _rewards(each.first.values, each.second, self.config, lost)
+            for each, lost in zip(found, excess, strict=True)
+        ]
+
+    def _inside(self, logprobs: Tensor) -> Tensor:
+        return inside_support(logprobs, logprobs.amax(-1, keepdim=True), self.config)
 
     def _check_known(self, *policies: Sequence[Array]) -> None:
         """NaN lies outside any support, and would count as a reward of 0."""
@@ -164,9 +193,12 @@ class DensityRatio:
             )
 
 
-def _rewards(logprobs: Array, reference: TokenLogprobs, config: RatioConfig) -> Array:
+def _rewards(
+    logprobs: Array, reference: TokenLogprobs, config: RatioConfig, excess: Array | None = None
+) -> Array:
     up, down, top = map(torch.from_numpy, (logprobs, reference.values, reference.highest))
-    found: Array = token_rewards(up, down, top, config).numpy()
+    lost = None if excess is None else torch.from_numpy(excess)
+    found: Array = token_rewards(up, down, top, config, lost).numpy()
     return found
 
 

@@ -19,7 +19,11 @@ from demoalign.config import RatioConfig
 
 
 def token_rewards(
-    logprobs: Tensor, reference: Tensor, highest: Tensor, config: RatioConfig
+    logprobs: Tensor,
+    reference: Tensor,
+    highest: Tensor,
+    config: RatioConfig,
+    excess: Tensor | None = None,
 ) -> Tensor:
     """Rewards (..., T) of a completion's tokens, 0 for those that do not count.
 
@@ -29,10 +33,20 @@ def token_rewards(
         highest: (..., T) log q of the likeliest token at each place.
         config: form, clip, support and memory. ``log_ratio`` is log p - log q;
             ``jensen_shannon`` is log(2 p / (p + q)), which is at most log 2.
+        excess: (..., T) log p(S) - log q(S), where S is q's support at each place; what
+            ``conditional`` takes off log p - log q.
+
+    Raises:
+        ValueError: conditional, without the excess.
     """
     inside = inside_support(reference, highest, config)
     counts = inside & (tokens_since_outside(inside) >= config.memory)
-    return shaped(logprobs - reference, config).masked_fill(~counts, 0.0)
+    delta = logprobs - reference
+    if config.conditional:
+        if excess is None:
+            raise ValueError("ratio.conditional: needs what both policies give to q's support")
+        delta = delta - excess
+    return shaped(delta, config).masked_fill(~counts, 0.0)
 
 
 def next_rewards(logprobs: Tensor, reference: Tensor, since: Tensor, config: RatioConfig) -> Tensor:

@@ -66,22 +66,17 @@ def _demonstrations(**changes: Any) -> dict[str, dict[str, Any]]:
 
 SETTINGS: tuple[Setting, ...] = (
     *(Setting("dial", f"{d:g}", _demonstrations(dial=d), is_whole=True) for d in DIALS),
+    Setting("variant", "known-habits", _demonstrations(dial=1.0, variant="known-habits")),
+    Setting("variant", "unknown-quality", _demonstrations(dial=1.0, variant="unknown-quality")),
     *(
         Setting("SFT epochs", f"{epochs:g}", {**_demonstrations(), "sft": {"epochs": epochs}})
-        for epochs in (0.25, 1.0, 5.0)
-    ),
-    *(
-        Setting(
-            "demonstrations",
-            str(rows),
-            {**_demonstrations(limit=rows), "sft": {"epochs": 2.5 * 2000 / rows}},
-        )
-        for rows in (500, 1000)
+        for epochs in (0.25, 5.0)
     ),
     *(Setting("width", str(width), _demonstrations(), width=width) for width in WIDTHS),
     Setting("temperature", "0.7", {**_demonstrations(), "rollouts": {"temperature": 0.7}}),
-    Setting("variant", "known-habits", _demonstrations(dial=1.0, variant="known-habits")),
-    Setting("variant", "unknown-quality", _demonstrations(dial=1.0, variant="unknown-quality")),
+    Setting(
+        "demonstrations", "500", {**_demonstrations(limit=500), "sft": {"epochs": 2.5 * 2000 / 500}}
+    ),
 )
 
 
@@ -111,7 +106,10 @@ def pipeline_of(recipe: Recipe, setting: Setting, number: int, output: Path) -> 
         "reward": [rewards[title] for title in chosen] + ([BOTH] if setting.is_whole else []),
         "improve": improve,
     }
-    raw["evaluation"] = {**raw["evaluation"], "n": 32}
+    raw["evaluation"] = {**raw["evaluation"], "n": N}
+    if not setting.is_whole:
+        raw["evaluation"]["prompts"] = 48
+        raw["rollouts"] = {**raw["rollouts"], "train_prompts": 500}
     for section, changes in setting.changes.items():
         raw[section] = {**raw[section], **changes}
     if setting.width is not None:
