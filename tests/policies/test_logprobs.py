@@ -65,3 +65,25 @@ def test_few_logits_at_a_time(tuned: Policy, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(logprobs, "LOGIT_ELEMENTS", 1)
     for values, other in zip(completion_logprobs(tuned, ROWS), wanted, strict=True):
         np.testing.assert_allclose(np.stack(values), np.stack(other), atol=1e-4)
+
+
+def test_watchers_see_the_logits_of_every_place(
+    tuned: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all rows with a completion, in batches of any kind."""
+
+    def seen() -> dict[int, torch.Tensor]:
+        kept: dict[int, torch.Tensor] = {}
+        completion_logprobs(tuned, ROWS, 2, lambda i, logits: kept.update({i: logits.clone()}))
+        return kept
+
+    shared = seen()
+    monkeypatch.setattr(logprobs, "why_not_shared", lambda _: "no reason")
+    for kept in (shared, seen()):
+        assert sorted(kept) == [i for i, row in enumerate(ROWS) if row.completion]
+        for number, logits in kept.items():
+            found = logits.log_softmax(-1)
+            said = torch.tensor(ROWS[number].completion)[:, None]
+            values, highest = plain(tuned, ROWS[number])
+            np.testing.assert_allclose(found.gather(-1, said)[:, 0], values, atol=1e-4)
+            np.testing.assert_allclose(found.amax(-1), highest, atol=1e-4)

@@ -12,9 +12,15 @@ import torch
 from demoalign.config import AdapterConfig, RatioConfig
 from demoalign.demonstrations.render import render
 from demoalign.errors import EvaluationError
-from demoalign.policies import Policy
+from demoalign.policies import Policy, within
 from demoalign.rewards.density_ratio import DensityRatio
-from demoalign.rewards.token_reward import token_rewards
+from demoalign.rewards.token_reward import (
+    inside_support,
+    next_rewards,
+    token_rewards,
+    tokens_since_outside,
+)
+from tests.architectures import REFUSED
 from tests.conftest import ModelFolder
 from tests.models import CONTEXT, load_backbone
 
@@ -132,3 +138,97 @@ def test_equal_answers_have_equal_scores(pair: tuple[Policy, Policy]) -> None:
 def test_no_room_for_a_completion(pair: tuple[Policy, Policy]) -> None:
     with pytest.raises(EvaluationError, match="found 1 of 2 that do not"):
         ratio(pair).score(["x" * 4 * CONTEXT, "Why?"], ["a", "a"])
+
+
+ASKED = ["Why?", "The lamp is off. What now?", "Why?", "Why?", "Lamp"]
+SAID = ["abc de", "Turn it on, please.", "abd", "", "x"]
+
+
+def along(pair: tuple[Policy, Policy], prompt: str, text: str, config: RatioConfig) -> list[float]:
+    """What decoding would have given to each token, from one plain forward pass of each policy."""
+    rendered = render(pair[0].backbone.tokenizer, prompt, text)
+    first, second = (
+        next_logprobs(each, rendered.ids)[len(rendered.prompt_ids) - 1 : -1] for each in pair
+    )
+    said = torch.tensor(rendered.completion_ids)[:, None]
+    inside = inside_support(second.gather(-1, said)[:, 0], second.amax(-1), config)
+    given = next_rewards(first, second, tokens_since_outside(inside), config)
+    assert (given.gather(-1, said)[:, 0][~inside] == 0).all()
+    found: list[float] = given.gather(-1, said)[:, 0].tolist()
+    return found
+
+
+def next_logprobs(policy: Policy, ids: list[int]) -> torch.Tensor:
+    with torch.inference_mode(), policy.active():
+        logits: torch.Tensor = policy.backbone.causal(torch.tensor([ids])).logits[0]
+    return logits.float().log_softmax(-1)
+
+
+def check(pair: tuple[Policy, Policy], config: RatioConfig) -> None:
+    found = ratio(pair, config).token_rewards(ASKED, SAID)
+    for prompt, text, values in zip(ASKED, SAID, found, strict=True):
+        np.testing.assert_allclose(values, along(pair, prompt, text, config), atol=1e-4)
+
+
+@pytest.mark.parametrize("conditional", [True, False], ids=["conditional", "unconditional"])
+@pytest.mark.parametrize("form", ["log_ratio", "jensen_shannon"])
+@pytest.mark.parametrize("memory", [0, 2])
+@pytest.mark.parametrize("limits", [{"support": -4.0}, {"support": None, "min_p": 0.05}])
+def test_a_token_gets_what_decoding_gives_it(
+    pair: tuple[Policy, Policy],
+    conditional: bool,
+    form: str,
+    memory: int,
+    limits: dict[str, float | None],
+) -> None:
+    settings = {"clip": None, "conditional": conditional, "form": form, "memory": memory}
+    check(pair, RatioConfig.model_validate(settings | limits))
+
+
+def test_staying_inside_changes_rewards(pair: tuple[Policy, Policy]) -> None:
+    """Else the test above would show nothing."""
+    config = RatioConfig(clip=None, support=-4.0, memory=0)
+    plain = ratio(pair, config).score(ASKED, SAID)
+    within_support = config.model_copy(update={"conditional": True})
+    assert np.abs(ratio(pair, within_support).score(ASKED, SAID) - plain).max() > 0.1
+
+
+def test_nothing_inside(pair: tuple[Policy, Policy]) -> None:
+    """No token of the place is in the support: the reward is 0, without a warning."""
+    config = RatioConfig(clip=None, support=-1e-6, memory=0, conditional=True)
+    assert ratio(pair, config).score(ASKED, SAID).tolist() == [0.0] * len(ASKED)
+
+
+def test_blocks_of_any_size(pair: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RatioConfig(clip=None, support=-4.0, memory=1, conditional=True)
+    monkeypatch.setattr(within, "SET_BYTES", 1)
+    check(pair, config)
+
+
+def test_policies_are_asked_for_once(pair: tuple[Policy, Policy]) -> None:
+    """Each may be a whole model that has to be loaded."""
+    asked = []
+
+    def give(number: int) -> Policy:
+        asked.append(number)
+        return pair[number]
+
+    config = RatioConfig(support=-4.0, conditional=True)
+    reward = DensityRatio("density-ratio", lambda: give(0), lambda: give(1), config)
+    reward.score(ASKED, SAID)
+    assert asked == [0, 1]
+
+
+@pytest.mark.parametrize("name", [each for each in REFUSED if not each.endswith("_far")])
+def test_architectures_that_cannot_share_prompts(model_folder: ModelFolder, name: str) -> None:
+    shares = Policy("one", load_backbone(model_folder("llama", "bos")))
+    other = Policy("other", load_backbone(model_folder(name, "bos")))
+    config = RatioConfig(clip=None, support=-4.0, memory=1, conditional=True)
+    check((shares, other), config)
+    check((other, shares), config)
+
+
+def test_the_pure_maths_asks_for_the_masses() -> None:
+    ones = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"ratio\.conditional: needs what both policies give"):
+        token_rewards(ones, ones, ones, RatioConfig(conditional=True))
