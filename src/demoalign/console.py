@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from demoalign.config import DECODINGS
 from demoalign.store import read_json
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def _results_table(metrics: Sequence[dict[str, Any]], name: str) -> Table:
     for n in shown:
         table.add_column(f"N = {n}", justify="right", no_wrap=True)
     for policy, selector in dict.fromkeys((policy, selector) for policy, selector, _ in found):
-        label = policy if selector == "none" else f"by {selector}"
-        label = f"{policy}, greedy" if selector == "greedy" else label
+        label = f"{policy}, {selector}" if selector in DECODINGS else f"by {selector}"
+        label = policy if selector == "none" else label
         cells = [_cell(found.get((policy, selector, n))) for n in shown]
         table.add_row(escape(label), *(escape(cell) for cell in cells))
     return table

@@ -31,7 +31,13 @@ from demoalign.config.reward import (
     check_policies,
     in_order,
 )
-from demoalign.config.rollouts import EndpointConfig, RolloutsConfig, VllmConfig
+from demoalign.config.rollouts import (
+    DECODINGS,
+    TRUNCATIONS,
+    EndpointConfig,
+    RolloutsConfig,
+    VllmConfig,
+)
 from demoalign.config.section import (
     Name,
     OptimiserConfig,
@@ -43,9 +49,11 @@ from demoalign.config.section import (
 )
 
 __all__ = [
+    "DECODINGS",
     "LAB",
     "METHODS",
     "TAKEN",
+    "TRUNCATIONS",
     "UNTRAINED",
     "AdapterConfig",
     "BestOfNConfig",

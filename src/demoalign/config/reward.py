@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from demoalign.config.rollouts import DECODINGS
 from demoalign.config.section import Name, OptimiserConfig, PositiveInt, Section, Share, Source
 from demoalign.errors import RecipeError
 
-TAKEN = frozenset({"none", "greedy", "golden", "length", "mean-logprob", "sequence-logprob"})
+TAKEN = frozenset({*DECODINGS, "golden", "length", "mean-logprob", "sequence-logprob"})
 """Selectors that stand beside the reward models in every result; no reward model is so named."""
 
 _SHORT = {"demonstrations": "demo", "initial": "init", "sft": "sft"}

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from demoalign.config.section import PositiveInt, Section, Share
+
+TRUNCATIONS: Mapping[str, Mapping[str, float]] = {
+    "temperature-0.7": {"temperature": 0.7},
+    "top-p-0.9": {"top_p": 0.9},
+    "min-p-0.1": {"min_p": 0.1},
+}
+"""Ways to sample less of a policy's tail, by name: what a sceptic tries first."""
+
+DECODINGS = ("none", "greedy", *TRUNCATIONS)
+"""Selectors of results that choose nothing: ways in which a policy by itself is decoded."""
 
 
 class EndpointConfig(Section):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from demoalign.config import Recipe
+from demoalign.config import TRUNCATIONS, Recipe
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.measure import (
     BASELINES,
@@ -19,7 +19,7 @@ from demoalign.pipeline.measure import (
     unscored_selectors,
 )
 from demoalign.pipeline.models import Models
-from demoalign.pipeline.sources import CANDIDATES, TRUNCATIONS, read_sampled, sft_sources
+from demoalign.pipeline.sources import CANDIDATES, read_sampled, sft_sources
 from demoalign.pipeline.training import train_samples
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records

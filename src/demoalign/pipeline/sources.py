@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from demoalign.config import ExtrapolateConfig, Recipe, RolloutsConfig
+from demoalign.config import TRUNCATIONS, ExtrapolateConfig, Recipe, RolloutsConfig
 from demoalign.improve.extrapolate import DISTILLED, EXTRAPOLATED
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.records import Rollout
 from demoalign.rollouts.write import read_rollouts
 
 CANDIDATES, GREEDY, NONE = "candidates", "greedy", "none"
-
-TRUNCATIONS: dict[str, dict[str, float]] = {
-    "temperature-0.7": {"temperature": 0.7},
-    "top-p-0.9": {"top_p": 0.9},
-    "min-p-0.1": {"min_p": 0.1},
-}
-"""Ways to sample less of a policy's tail, by name: what a sceptic tries first."""
 
 WHOLE: dict[str, object] = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
 """No truncation at all."""
