@@ -21,6 +21,7 @@ from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import TokenLogprobs, completion_logprobs
 from demoalign.policies.policy import Policy
 from demoalign.records import Rollout
+from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rewards.token_reward import inside_support, token_rewards
 from demoalign.rollouts.engine import AnyPolicy
 from demoalign.rollouts.engines import make_engine
@@ -41,6 +42,8 @@ FORMS: Mapping[str, RatioConfig] = {
     "default, divided by length": RatioConfig(per="mean"),
 }
 """Forms of the reward that choose among the same candidates."""
+
+CONDITIONAL = "conditional, support auto, memory 8"
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 AUTO = DecodingRatioConfig(support="auto")
@@ -74,6 +77,7 @@ def measure_run(pipeline: Pipeline) -> dict[str, Any]:
     candidates = read_sampled(recipe, pipeline.run.folder)[CANDIDATES]
     ups, downs = _both(models, prompts, candidates)
     forms = {name: _scores(ups, downs, models.settled(config)) for name, config in FORMS.items()}
+    forms[CONDITIONAL] = _conditional(models, prompts, candidates)
     default = models.settled(RatioConfig())
     decodings = {
         name: _decoded(pipeline, models, models.extrapolated(config))
@@ -140,6 +144,18 @@ def _scores(
         total = float(rewards.sum())
         found.append(total / max(1, len(rewards)) if config.per == "mean" else total)
     return found
+
+
+def _conditional(
+    models: Models, prompts: Mapping[str, Any], said: Sequence[Rollout]
+) -> list[float]:
+    """Scores given that both policies stay inside the support; of the text, not of the tokens."""
+    config = models.settled(RatioConfig(support="auto", conditional=True))
+    ratio = DensityRatio(CONDITIONAL, models.sft, models.initial, config)
+    asked = [prompts[rollout.prompt_id] for rollout in said]
+    finished = [rollout.finish_reason == "stop" for rollout in said]
+    scores: list[float] = ratio.score(asked, [r.completion for r in said], finished).tolist()
+    return scores
 
 
 def _tensors(
