@@ -177,7 +177,7 @@ def best_of_n(
         str | None, typer.Option("--selector", help="Which reward model; the first by default.")
     ] = None,
     policy: Annotated[
-        str, typer.Option("--policy", help="Who answers the prompts: sft, extrapolated, distilled.")
+        str, typer.Option("--policy", help="Who answers: sft, extrapolated or distilled.")
     ] = "sft",
     overrides: Set = None,
     seed: Seed = None,

@@ -31,7 +31,9 @@ def test_quickstart_in_miniature(tmp_path: Path) -> None:
         *models,
         *("length", "mean-logprob", "sequence-logprob"),
         *("none", "greedy", "golden"),
+        *("temperature-0.7", "top-p-0.9", "min-p-0.1"),
     }
+    assert {m["policy"] for m in golden} == {"initial", "sft", "demonstrations", "extrapolated"}
     assert {m["count"] for m in golden} == {6}
     assert all(m["value"] is not None for m in golden)
     value = {(m["policy"], m["selector"], m["n"]): m["value"] for m in golden}
@@ -39,6 +41,7 @@ def test_quickstart_in_miniature(tmp_path: Path) -> None:
     assert value["sft", "golden", 4] >= max(value["sft", name, 4] for name in models)
     assert results_of(run)["run"] == "quickstart"
     table = {line.split("  ")[0].strip() for line in said.err.splitlines()}
-    assert {"initial", "sft", "demonstrations", *(f"by {name}" for name in models)} <= table
+    policies = {"initial", "sft", "sft, greedy", "extrapolated", "demonstrations"}
+    assert {*policies, *(f"by {name}" for name in models)} <= table
     report = (run / "report.html").read_text(encoding="utf-8")
     assert all(name in report for name in models)
