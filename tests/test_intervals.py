@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from demoalign.intervals import bootstrap_groups, bootstrap_mean, wilson
+from demoalign.intervals import bootstrap_groups, bootstrap_mean, bootstrap_ratio, wilson
 
 
 def test_bootstrap_covers_the_mean() -> None:
@@ -66,6 +66,38 @@ def test_one_value_is_its_own_interval() -> None:
 def test_bootstrap_refuses(values: list[float]) -> None:
     with pytest.raises(ValueError, match="values must be a non-empty finite vector, found"):
         bootstrap_mean(np.array(values, dtype=np.float64))
+
+
+def test_a_ratio_of_equal_denominators_is_a_mean() -> None:
+    values = np.random.default_rng(5).normal(size=30)
+    found = bootstrap_ratio(2 * values, np.full(30, 2.0), seed=3)
+    assert found == pytest.approx(bootstrap_mean(values, seed=3))
+
+
+def test_bootstrap_covers_a_ratio_of_sums() -> None:
+    """Parts of 0.3 of wholes that vary from unit to unit."""
+    generator = np.random.default_rng(8)
+    covered = 0
+    for trial in range(300):
+        whole = generator.exponential(5, size=40)
+        part = 0.3 * whole + generator.normal(0, 1, size=40)
+        found = bootstrap_ratio(part, whole, seed=trial, resamples=400)
+        assert found is not None
+        covered += found[0] <= 0.3 <= found[1]
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_a_ratio_whose_whole_may_be_zero_has_no_interval() -> None:
+    assert bootstrap_ratio(np.ones(3), np.array([1.0, -1.0, 3.0])) is None
+    assert bootstrap_ratio(np.ones(3), np.array([1.0, 1.0, 3.0])) is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"), [([], []), ([1.0], [1.0, 2.0]), ([float("nan")], [1.0]), ([[1.0]], [[1.0]])]
+)
+def test_a_ratio_of_what_is_no_vector_is_refused(part: list[float], whole: list[float]) -> None:
+    with pytest.raises(ValueError, match="found"):
+        bootstrap_ratio(np.array(part), np.array(whole))
 
 
 @pytest.mark.parametrize(

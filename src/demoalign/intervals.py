@@ -36,6 +36,40 @@ def bootstrap_mean(
     return float(low), float(high)
 
 
+def bootstrap_ratio(
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of a ratio of sums, sum(numerators) / sum(denominators).
+
+    Args:
+        numerators, denominators: (P,) of the same independent units (prompts), drawn together.
+        seed, resamples: as in `bootstrap_mean`.
+
+    Returns:
+        Lower and upper 95 % bound; None if some resample's denominators do not sum to more than
+        0, for then the units do not bound the ratio.
+    """
+    if numerators.shape != denominators.shape:
+        shapes = f"{numerators.shape} and {denominators.shape}"
+        raise ValueError(f"numerators and denominators must be of the same units, found {shapes}")
+    pairs = np.stack([numerators, denominators])
+    if pairs.ndim != 2 or pairs.size == 0 or not np.isfinite(pairs).all():
+        raise ValueError(f"values must be non-empty finite vectors, found {numerators.shape}")
+    generator = np.random.default_rng(seed)
+    sums = np.empty((2, resamples))
+    for start in range(0, resamples, 200):
+        size = (min(200, resamples - start), pairs.shape[1])
+        draws = generator.integers(0, pairs.shape[1], size=size)
+        sums[:, start : start + size[0]] = pairs[:, draws].sum(axis=2)
+    if (sums[1] <= 0).any():
+        return None
+    low, high = np.quantile(sums[0] / sums[1], [0.025, 0.975])
+    return float(low), float(high)
+
+
 def bootstrap_groups(
     groups: Sequence[object],
     statistic: Callable[[NDArray[np.intp]], float],

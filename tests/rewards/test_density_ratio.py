@@ -119,6 +119,25 @@ def test_tokens_sum_to_the_score_and_mean_divides(pair: tuple[Policy, Policy]) -
     assert all((np.abs(each) <= 1).all() for each in tokens)
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_what_lies_outside_is_told_token_by_token(
+    pair: tuple[Policy, Policy], conditional: bool
+) -> None:
+    """The log-ratios are of all tokens, neither clipped nor masked."""
+    config = RatioConfig(support=-4.0, conditional=conditional)
+    reward = ratio(pair, config)
+    read = reward.read(ASKED, SAID)
+    everything = ratio(pair, PLAIN).token_rewards(ASKED, SAID)
+    for each, log_ratios in zip(read, everything, strict=True):
+        np.testing.assert_allclose(each.log_ratios, log_ratios, atol=1e-4)
+        assert each.inside.shape == each.rewards.shape == log_ratios.shape
+        assert (each.rewards[~each.inside] == 0).all()
+    inside = np.concatenate([each.inside for each in read])
+    assert inside.any()
+    assert not inside.all()
+    np.testing.assert_array_equal(reward.totals(SAID, read), reward.score(ASKED, SAID))
+
+
 def test_known_log_probabilities_are_used_where_the_ids_are_the_same(
     pair: tuple[Policy, Policy],
 ) -> None:

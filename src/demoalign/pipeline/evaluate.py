@@ -9,6 +9,7 @@ from typing import Any
 
 from demoalign.config import Recipe
 from demoalign.evaluation.golden import load_golden
+from demoalign.evaluation.heterogeneity import support_metrics
 from demoalign.evaluation.measured import Measured
 from demoalign.evaluation.metrics import all_metrics
 from demoalign.pipeline.measure import (
@@ -20,6 +21,7 @@ from demoalign.pipeline.measure import (
 )
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.sources import read_sampled
+from demoalign.pipeline.support import read_support
 from demoalign.records import Demonstration, Rollout, Score, write_records
 from demoalign.store import read_json, write_json
 
@@ -34,6 +36,7 @@ def evaluation_stage(recipe: Recipe, run: Path, models: Models, folder: Path) ->
     golden = _golden_scores(recipe, rows, sampled)
     measured = measure(recipe, run, rows, sampled, scores, golden)
     metrics = all_metrics(measured, recipe.evaluation.sizes, recipe.seed)
+    metrics += support_metrics(read_support(recipe, run, len(rows)), recipe.seed)
     heldout = [
         entry
         for config in recipe.reward

@@ -20,16 +20,18 @@ from demoalign.pipeline.measure import (
 )
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.sources import CANDIDATES, read_sampled, sft_sources
+from demoalign.pipeline.support import SUPPORT, columns_of, measures_support
 from demoalign.pipeline.training import train_samples
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.records import Demonstration, Prompt, Rollout, Score, write_records
+from demoalign.rewards.density_ratio import TokenRatios
 from demoalign.rewards.ensemble import aggregate
 from demoalign.rewards.mixture import mix
 from demoalign.rewards.scoring import score_together
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.engines import make_engine
 from demoalign.rollouts.write import read_hidden, write_rollouts
-from demoalign.store import write_text
+from demoalign.store import write_json, write_text
 
 RESPONSES = "responses.jsonl"
 """Where an engine that asks a server keeps what it was answered, until the stage is done."""
@@ -83,7 +85,8 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
     hidden = _known_states(run / stored, len(rows), sampled)
     logprobs = [None] * len(rows) + [_own_logprobs(rollout) for rollout in said]
     scores: list[Score] = []
-    judged = _reward_scores(recipe, models, Said(questions, answers, finished, hidden, logprobs))
+    everything = Said(questions, answers, finished, hidden, logprobs)
+    judged, ratios = _reward_scores(recipe, models, everything)
     for name, values in judged.items():
         scores += [Score(i, name, float(v)) for i, v in zip(ids, values, strict=True)]
     scores += [
@@ -92,6 +95,10 @@ def best_of_n_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> 
         for name, value in _baseline_scores(rollout).items()
     ]
     write_records(folder / "scores.jsonl", scores)
+    candidates = {rollout.id for rollout in sampled[CANDIDATES]}
+    places = [place for place, each in enumerate(ids) if each in candidates]
+    support = {k: columns_of([read[place] for place in places]) for k, read in ratios.items()}
+    write_json(folder / SUPPORT, support)
     selectors = [config.title for config in recipe.reward] + list(BASELINES)
     _store_choices(folder / "chosen.jsonl", sampled[CANDIDATES], scores, selectors)
 
@@ -136,18 +143,26 @@ def _known_states(
     return np.concatenate([unknown, *parts])
 
 
-def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDArray[np.float64]]:
-    """Every reward model's scores: heads together in one pass, others one at a time."""
+def _reward_scores(
+    recipe: Recipe, models: Models, said: Said
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, list[TokenRatios]]]:
+    """Every reward model's scores: heads together in one pass, others one at a time.
+
+    Beside them, token by token, what the rewards in closed form have found that measure support.
+    """
     heads = [config for config in recipe.reward if config.model == "head"]
     others = [[config] for config in recipe.reward if config.model in ("adapter", "full")]
     found = {}
+    ratios = {}
     for config in recipe.reward:
         if config.model == "density_ratio":
             exact = recipe.rollouts.engine == "transformers" and recipe.rollouts.precision == "same"
             known = said.logprobs if config.positives == "sft" and exact else None
-            found[config.title] = models.ratio(config).score(
-                said.prompts, said.completions, said.finished, known
-            )
+            reward = models.ratio(config)
+            read = reward.read(said.prompts, said.completions, said.finished, known)
+            found[config.title] = reward.totals(said.completions, read)
+            if measures_support(config):
+                ratios[config.title] = read
     for group in [heads, *others] if heads else others:
         if group is heads:
             models.sft()
@@ -165,7 +180,7 @@ def _reward_scores(recipe: Recipe, models: Models, said: Said) -> dict[str, NDAr
     for config in recipe.reward:
         if config.model == "mixture":
             found[config.title] = mix(models.standards(config), found, config.ensemble)
-    return {config.title: found[config.title] for config in recipe.reward}
+    return {config.title: found[config.title] for config in recipe.reward}, ratios
 
 
 def specs_of(rows: Sequence[Demonstration]) -> list[PromptSpec]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,20 @@ from demoalign.rewards.scoring import Answer, render_rows
 from demoalign.rewards.token_reward import inside_support, token_rewards
 
 Array = NDArray[np.float64]
+
+
+class TokenRatios(NamedTuple):
+    """What the two policies make of one completion's T tokens.
+
+    Attributes:
+        rewards: (T,) what counts: shaped, clipped, 0 for tokens that do not count.
+        log_ratios: (T,) log p - log q, nats, of all tokens.
+        inside: (T,) whether q's support holds the token.
+    """
+
+    rewards: Array
+    log_ratios: Array
+    inside: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,11 @@ class DensityRatio:
             EvaluationError: a prompt leaves no room for its completion in the context, or a
                 policy gives log-probabilities that are NaN.
         """
-        rewards = self.token_rewards(prompts, completions, finished, known)
+        return self.totals(completions, self.read(prompts, completions, finished, known))
+
+    def totals(self, completions: Sequence[str], read: Sequence[TokenRatios]) -> Array:
+        """Rewards (B,) of completions that `read` has read; raises as `score` does."""
+        rewards = [each.rewards for each in read]
         empty = [i for i, each in enumerate(rewards) if not len(each)]
         if lost := sum(bool(completions[i]) for i in empty):
             raise EvaluationError(
@@ -123,6 +141,16 @@ class DensityRatio:
         known: Sequence[tuple[Sequence[int], Sequence[float]] | None] | None = None,
     ) -> list[Array]:
         """Rewards (T,) of each completion's tokens; arguments as in `score`."""
+        return [each.rewards for each in self.read(prompts, completions, finished, known)]
+
+    def read(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+        known: Sequence[tuple[Sequence[int], Sequence[float]] | None] | None = None,
+    ) -> list[TokenRatios]:
+        """Each completion token by token; arguments as in `score`."""
         flags = [True] * len(completions) if finished is None else list(finished)
         answers = [Answer(*each) for each in zip(prompts, completions, flags, strict=True)]
         number = {key: i for i, key in enumerate(dict.fromkeys(each.key for each in answers))}
@@ -144,13 +172,13 @@ class DensityRatio:
             self._check_reads_alike(reference, list(distinct.values()), rows)
         downs = completion_logprobs(reference, rows)
         self._check_known(ups, [each.values for each in downs])
-        found = [_rewards(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
+        found = [_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
         return [found[number[each.key]] for each in answers]
 
     def _conditional(
         self, policy: Policy, answers: Sequence[Answer], rows: Sequence[Row]
-    ) -> list[Array]:
-        """Rewards given that both policies stay inside q's support; both are in memory.
+    ) -> list[TokenRatios]:
+        """As `read`, given that both policies stay inside q's support; both are in memory.
 
         Known log-probabilities are of no use: p has to be read for what it gives to the support.
         """
@@ -164,7 +192,7 @@ class DensityRatio:
         with np.errstate(invalid="ignore"):  # nothing inside: no token of the place counts
             excess = [each.first_mass - each.second_mass for each in found]
         return [
-            _rewards(each.first.values, each.second, self.config, lost)
+            _judge(each.first.values, each.second, self.config, lost)
             for each, lost in zip(found, excess, strict=True)
         ]
 
@@ -193,13 +221,14 @@ class DensityRatio:
             )
 
 
-def _rewards(
+def _judge(
     logprobs: Array, reference: TokenLogprobs, config: RatioConfig, excess: Array | None = None
-) -> Array:
+) -> TokenRatios:
     up, down, top = map(torch.from_numpy, (logprobs, reference.values, reference.highest))
     lost = None if excess is None else torch.from_numpy(excess)
-    found: Array = token_rewards(up, down, top, config, lost).numpy()
-    return found
+    rewards: Array = token_rewards(up, down, top, config, lost).numpy()
+    inside: NDArray[np.bool_] = inside_support(down, top, config).numpy()
+    return TokenRatios(rewards, logprobs - reference.values, inside)
 
 
 def _with_known(
