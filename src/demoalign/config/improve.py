@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from demoalign.config.reward import RatioConfig, check_policies
 from demoalign.config.section import PositiveInt, Section, SftConfig, Share, Source
+from demoalign.errors import RecipeError
 
 
 def _method(value: object) -> str:
@@ -76,19 +77,33 @@ class ExtrapolateConfig(Section):
 
     At every token the positives' distribution is tilted by exp(``strength`` times the token's
     reward in closed form) and cut to tokens at least ``plausibility`` times as likely as the
-    positives' likeliest one; None keeps all.
+    positives' likeliest one; None keeps all. ``strength: auto`` has a run choose, without a golden
+    reward (see `improve.strength`).
     """
 
     method: Literal["extrapolate"] = "extrapolate"
     positives: Source = "sft"
     negatives: Source = "initial"
-    strength: Annotated[float, Field(ge=0)] = 2.0
+    strength: Annotated[float, Field(ge=0)] | Literal["auto"] = 2.0
     ratio: DecodingRatioConfig = DecodingRatioConfig()
     plausibility: Share | None = 0.1
     samples: PositiveInt = 4
     """Answers to each test prompt that are measured."""
     distil: DistilConfig | None = None
     """Train one ordinary policy on what is said on the training prompts; None for not."""
+
+    @property
+    def settled_strength(self) -> float:
+        """The strength.
+
+        Raises:
+            RecipeError: it is ``auto``, which only a run can find out.
+        """
+        if self.strength == "auto":
+            raise RecipeError(
+                "improve.strength: auto is chosen in a run; elsewhere give a number, such as 2"
+            )
+        return self.strength
 
     @model_validator(mode="after")
     def _check_policies(self) -> ExtrapolateConfig:

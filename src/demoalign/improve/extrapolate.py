@@ -47,7 +47,7 @@ class Extrapolation:
         """
         up, down = first.float().log_softmax(-1), second.float().log_softmax(-1)
         rewards = next_rewards(up, down, since, self.config.ratio)
-        logits = up + self.config.strength * rewards
+        logits = up + self.config.settled_strength * rewards
         if self.config.plausibility is None:
             return logits
         least = up.amax(-1, keepdim=True) + math.log(self.config.plausibility)

@@ -88,7 +88,10 @@ class Models:
 
         Both are in memory at the same time: without LoRA two whole models.
         """
-        settled = config.model_copy(update={"ratio": self.settled(config.ratio)})
+        changes: dict[str, object] = {"ratio": self.settled(config.ratio)}
+        if config.strength == "auto":
+            changes["strength"] = read_json(self._folder / "strength" / "chosen.json")["strength"]
+        settled = config.model_copy(update=changes)
         positive = self.policy(config.positives)
         return extrapolate(positive, self.policy(config.negatives), settled)
 

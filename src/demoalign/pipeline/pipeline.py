@@ -20,6 +20,7 @@ from demoalign.config import (
     in_order,
 )
 from demoalign.errors import RecipeError
+from demoalign.pipeline.choosing import strength_stage
 from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.environment import environment
 from demoalign.pipeline.evaluate import evaluation_stage
@@ -268,15 +269,22 @@ class Pipeline:
             "rollouts": _sampling_settings(recipe.rollouts),
         }
         stages = []
+        used = {key: value for key, value in settings.items() if key != "samples"}
+        if improve.strength == "auto":
+            wanted = fingerprint(stage="strength", settings=used, data=rollouts, **given)
+            work = partial(strength_stage, recipe, self.run.folder, self.models)
+            stages.append(Stage("strength", wanted, work))
         if distil is not None:
-            used = {key: value for key, value in settings.items() if key != "samples"}
-            wanted = fingerprint(stage="policy", settings=used, distil=distil, **given)
+            before = [stage.fingerprint for stage in stages]
+            wanted = fingerprint(
+                stage="policy", settings=used, distil=distil, before=before, **given
+            )
             work = partial(distil_stage, recipe, self.run.folder, self.models)
             stages.append(Stage("policy", wanted, work, resumes=True))
         wanted = fingerprint(
             stage="improve",
             settings=settings,
-            policy=[stage.fingerprint for stage in stages],
+            before=[stage.fingerprint for stage in stages],
             prompts=recipe.evaluation.prompts,
             tests=tests,
             **given,
