@@ -9,27 +9,30 @@ from demoalign.errors import RecipeError
 from demoalign.improve.strength import Tried, choose_strength
 
 
-def tried(*proxies: float, cut: tuple[float, ...] = ()) -> list[Tried]:
+def tried(
+    proxies: tuple[float, ...], kls: tuple[float, ...], cut: tuple[float, ...] = ()
+) -> list[Tried]:
     shares = cut or (0.0,) * len(proxies)
     return [
-        Tried(float(i), proxy, share, 10.0)
-        for i, (proxy, share) in enumerate(zip(proxies, shares, strict=True))
+        Tried(float(i), proxy, kl, share, 10.0)
+        for i, (proxy, kl, share) in enumerate(zip(proxies, kls, shares, strict=True))
     ]
 
 
 @pytest.mark.parametrize(
-    ("proxies", "cut", "chosen"),
+    ("proxies", "kls", "cut", "chosen"),
     [
-        ((1.0, 5.0, 9.9, 10.0), (), 2),  # 8.9 of 9 gained
-        ((1.0, 5.0, 9.0, 10.0), (), 3),  # 8 of 9 are not enough
-        ((1.0, 9.8, 9.9, 10.0), (), 1),
-        ((1.0, 5.0, 9.9, 10.0), (0.0, 0.0, 0.06, 0.0), 3),
-        ((1.0, 5.0, 9.9, 10.0), (0.1, 0.1, 0.14, 0.2), 2),
-        ((1.0, 0.5, 0.2, 0.1), (), 0),  # nothing is gained
+        ((3, 5, 8, 9), (1, 2, 6, 11), (), 2),  # 2.75, 4.5, 6.5, 6.25
+        ((3, 5, 8, 9.5), (1, 2, 6, 11), (), 3),  # the last nat of reward costs 3.3 of KL
+        ((3, 5, 8, 9.5), (1, 2, 6, 11), (0.0, 0.0, 0.05, 0.06), 2),
+        ((3, 5, 8, 9.5), (1, 2, 6, 11), (0.1, 0.1, 0.16, 0.2), 1),
+        ((3, 2, 1, 0), (1, 2, 6, 11), (), 0),  # nothing is gained
     ],
 )
-def test_by_hand(proxies: tuple[float, ...], cut: tuple[float, ...], chosen: int) -> None:
-    assert choose_strength(tried(*proxies, cut=cut)).strength == chosen
+def test_by_hand(
+    proxies: tuple[float, ...], kls: tuple[float, ...], cut: tuple[float, ...], chosen: int
+) -> None:
+    assert choose_strength(tried(proxies, kls, cut)).strength == chosen
 
 
 def test_auto_is_for_runs() -> None:

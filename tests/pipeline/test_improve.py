@@ -94,22 +94,29 @@ def test_what_runs_again(improved: Project) -> None:
     assert stale() == ()
     assert stale(improve__strength=1.0) == NEW
     assert stale(improve__ratio__support=-3.0) == NEW
+    assert stale(improve__strength="auto") == ("strength", *NEW)
     assert stale(improve__samples=2) == NEW[1:]
     assert stale(improve__distil__epochs=2) == NEW
     assert stale(evaluation__truncated_samples=1) == ("rollouts-test", *NEW[1:])
 
 
-def test_without_lora(tmp_path: Path, model_folder: ModelFolder) -> None:
+def test_without_lora_and_strength_chosen_in_the_run(
+    tmp_path: Path, model_folder: ModelFolder
+) -> None:
     made = make_project(
         tmp_path,
         model_folder("llama", "bos"),
-        improve=IMPROVE,
+        improve={**IMPROVE, "strength": "auto"},
         model__adapter__kind="none",
         reward=[{"model": "density_ratio"}],
     )
     Pipeline(made.recipe()).advance()
     assert metrics(made, "golden_reward")["distilled", "none"]["value"] is not None
     assert (made.run / "policy" / "model.safetensors").is_file()
+    chosen = json.loads((made.run / "strength" / "chosen.json").read_text())
+    assert chosen["strength"] in {each["strength"] for each in chosen["tried"]}
+    assert chosen["tried"][0]["strength"] == 0
+    assert all(each["kl"] is not None for each in chosen["tried"])
 
 
 def test_own_prompts_are_answered_by_an_improved_policy(improved: Project, tmp_path: Path) -> None:

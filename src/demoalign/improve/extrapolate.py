@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from demoalign.config import ExtrapolateConfig
@@ -45,13 +46,16 @@ class Extrapolation:
             second: (B, V) logits of q.
             since: (B,) tokens since the last one outside q's support.
         """
+        strength, ratio = self.config.settled_strength, self.config.ratio
         up, down = first.float().log_softmax(-1), second.float().log_softmax(-1)
-        rewards = next_rewards(up, down, since, self.config.ratio)
-        logits = up + self.config.settled_strength * rewards
         if self.config.plausibility is None:
-            return logits
+            return up + strength * next_rewards(up, down, since, ratio)
         least = up.amax(-1, keepdim=True) + math.log(self.config.plausibility)
-        return logits.masked_fill(up < least, float("-inf"))
+        plausible = (up >= least).nonzero(as_tuple=True)
+        rewards = next_rewards(up, down, since, ratio, plausible)
+        logits = torch.full_like(up, -math.inf)
+        logits[plausible] = up[plausible] + strength * rewards
+        return logits
 
     def outside(self, second: Tensor, tokens: Tensor) -> Tensor:
         """(B,) whether tokens (B,) lie outside q's support, given q's logits (B, V)."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """What is tried; 0 is the SFT policy, cut to plausible tokens."""
 
-ENOUGH = 0.9
-"""Share of the most that any strength gains in proxy reward: no more is worth going further for."""
+PRICE = 0.25
+"""beta of the objective: nats of reward that a nat of KL to the SFT policy must bring."""
 
 MORE_CUT = 0.05
 """A strength at which this many more answers no longer end is not chosen."""
@@ -22,23 +22,28 @@ class Tried:
     Attributes:
         strength: of the extrapolation.
         proxy: mean reward in closed form (nats) of an answer, as the selector scores it.
+        kl: to the SFT policy, nats an answer.
         cut: share of answers that came to the length limit.
         tokens: mean length.
     """
 
     strength: float
     proxy: float
+    kl: float
     cut: float
     tokens: float
 
+    @property
+    def objective(self) -> float:
+        """E[r] - beta KL(pi || pi_SFT), what extrapolation is to maximise."""
+        return self.proxy - PRICE * self.kl
+
 
 def choose_strength(tried: Sequence[Tried]) -> Tried:
-    """The smallest strength that gains `ENOUGH` of what any does, without endless answers.
+    """The strength with the highest objective, of those whose answers still end.
 
     Args:
         tried: ascending, from strength 0.
     """
-    nothing = tried[0]
-    allowed = [each for each in tried if each.cut <= nothing.cut + MORE_CUT]
-    most = max(each.proxy for each in allowed) - nothing.proxy
-    return next(each for each in allowed if each.proxy - nothing.proxy >= ENOUGH * most)
+    allowed = [each for each in tried if each.cut <= tried[0].cut + MORE_CUT]
+    return max(allowed, key=lambda each: each.objective)

@@ -10,13 +10,14 @@ import numpy as np
 from demoalign.config import ExtrapolateConfig, RatioConfig, Recipe
 from demoalign.improve.strength import STRENGTHS, Tried, choose_strength
 from demoalign.pipeline.data import distinct_prompts, read_data
+from demoalign.pipeline.improving import log_ratios_to
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.sampling import specs_of
 from demoalign.rewards.density_ratio import DensityRatio
 from demoalign.rollouts.engines import make_engine
 from demoalign.store import write_json
 
-PROMPTS, SAMPLES = 32, 2
+PROMPTS, SAMPLES = 64, 2
 """Training prompts that are answered, and how often, at each strength."""
 
 
@@ -27,10 +28,9 @@ def strength_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> N
     train, _ = read_data(run / "demonstrations")
     rows = distinct_prompts(train, PROMPTS)
     prompts = {row.id: row.prompt for row in rows}
-    settled = models.settled(RatioConfig(support=improve.ratio.support))
     give = models.policy
     proxy = DensityRatio(
-        "proxy", lambda: give(improve.positives), lambda: give(improve.negatives), settled
+        "proxy", lambda: give(improve.positives), lambda: give(improve.negatives), RatioConfig()
     )
     engine, tried = make_engine(recipe.rollouts), []
     for strength in STRENGTHS:
@@ -42,9 +42,10 @@ def strength_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> N
             [each.completion for each in said],
             [each.finish_reason == "stop" for each in said],
         )
+        kl = float(np.mean(log_ratios_to(models.sft(), prompts, said)))
         cut = float(np.mean([each.finish_reason == "length" for each in said]))
         tokens = float(np.mean([len(each.token_ids) for each in said]))
-        tried.append(Tried(strength, float(scores.mean()), cut, tokens))
+        tried.append(Tried(strength, float(scores.mean()), kl, cut, tokens))
     chosen = choose_strength(tried)
     table = [dataclasses.asdict(each) for each in tried]
     write_json(folder / "chosen.json", {"strength": chosen.strength, "tried": table})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demoalign.config import ExtrapolateConfig, Recipe
@@ -75,14 +76,35 @@ def improve_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> No
     prompts = {row.id: row.prompt for row in rows}
     sampled = [each for each in improved_sources(recipe) if not each.is_greedy]
     rollouts = [each for source in sampled for each in read_rollouts(run / source.path)]
-    sft = models.sft()
-    given = [_row(sft, prompts[each.prompt_id], each) for each in rollouts]
+    known = sequence_logprobs(models.sft(), prompts, rollouts)
     scores = [
-        Score(rollout.id, SFT_LOGPROB, float(known.values.sum()))
-        for rollout, known in zip(rollouts, completion_logprobs(sft, given), strict=True)
+        Score(rollout.id, SFT_LOGPROB, value)
+        for rollout, value in zip(rollouts, known, strict=True)
     ]
     write_records(folder / LOGPROBS, scores)
     models.release()
+
+
+def sequence_logprobs(
+    policy: Policy, prompts: Mapping[str, Prompt], rollouts: Sequence[Rollout]
+) -> list[float]:
+    """log pi(y|x) in nats of just the tokens that were sampled."""
+    tokenizer = policy.backbone.tokenizer
+    rows = [
+        Row(tuple(render_prompt(tokenizer, prompts[each.prompt_id])), tuple(each.token_ids))
+        for each in rollouts
+    ]
+    return [float(known.values.sum()) for known in completion_logprobs(policy, rows)]
+
+
+def log_ratios_to(
+    policy: Policy, prompts: Mapping[str, Prompt], rollouts: Sequence[Rollout]
+) -> list[float]:
+    """log of what sampled each rollout over the policy, nats; the mean estimates their KL."""
+    known = sequence_logprobs(policy, prompts, rollouts)
+    return [
+        (rollout.logprob or 0.0) - value for rollout, value in zip(rollouts, known, strict=True)
+    ]
 
 
 def _student(models: Models, run: Path) -> Policy:
@@ -92,11 +114,6 @@ def _student(models: Models, run: Path) -> Policy:
     backbone = models.backbone()
     backbone.load_adapter(DISTILLED, run / "sft")
     return Policy(DISTILLED, backbone, DISTILLED)
-
-
-def _row(policy: Policy, prompt: Prompt, rollout: Rollout) -> Row:
-    """The tokens that were sampled."""
-    return Row(tuple(render_prompt(policy.backbone.tokenizer, prompt)), tuple(rollout.token_ids))
 
 
 def _learned(policy: Policy, prompt: Prompt, rollout: Rollout) -> Rendered:

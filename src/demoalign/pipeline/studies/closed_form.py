@@ -15,6 +15,7 @@ import numpy as np
 from demoalign.config import Recipe, parse_recipe
 from demoalign.evaluation.measured import Measured, as_grid
 from demoalign.improve.best_of_n import expected_best_of_n
+from demoalign.improve.strength import STRENGTHS, Tried, choose_strength
 from demoalign.lab.train_base import Settings, train
 from demoalign.pipeline.measure import load_measured
 from demoalign.pipeline.pipeline import Pipeline
@@ -82,14 +83,22 @@ SETTINGS: tuple[Setting, ...] = (
 
 def study_closed_form(recipe: Recipe, seeds: int, output: Path) -> dict[str, Any]:
     """All settings and seeds; the runs below ``output/runs`` are kept."""
-    rows, choices, facts = [], [], []
+    rows, choices, facts, chosen = [], [], [], []
     for setting in SETTINGS:
         runs = [Run.of(pipeline_of(recipe, setting, k, output)) for k in range(seeds)]
         label = {"axis": setting.axis, "value": setting.value}
+        chosen.append(label | _chosen(runs))
         rows += [label | row for row in _compare(runs)]
         choices += [label | row for row in _strengths(runs)]
         facts.append(label | _facts(runs))
-    return {"n": N, "first_seed": FIRST_SEED, "rows": rows, "strengths": choices, "facts": facts}
+    return {
+        "n": N,
+        "first_seed": FIRST_SEED,
+        "rows": rows,
+        "strengths": choices,
+        "chosen": chosen,
+        "facts": facts,
+    }
 
 
 def pipeline_of(recipe: Recipe, setting: Setting, number: int, output: Path) -> Pipeline:
@@ -193,6 +202,29 @@ def _strengths(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 row[key] = estimate([_by_prompt(part[key], run) for part, run in _zip(parts, runs)])
         rows.append(row)
     return rows
+
+
+def _chosen(runs: Sequence[Run]) -> dict[str, Any]:
+    """The strength that `choose_strength` takes, beside the best by golden reward, each seed."""
+    found: dict[str, list[float]] = {key: [] for key in ("chosen", "golden", "best", "best_golden")}
+    for run in runs:
+        golden = {s: _golden(run, s) for s in STRENGTHS}
+        taken = choose_strength([_tried(run, s) for s in STRENGTHS]).strength
+        best = max(golden, key=lambda s: golden[s])
+        for key, value in zip(found, (taken, golden[taken], best, golden[best]), strict=True):
+            found[key].append(value)
+    return found
+
+
+def _tried(run: Run, strength: float) -> Tried:
+    part = run.found["decodings"][f"strength {strength:g}"]
+    seen = {key: float(np.mean(part[key])) for key in ("proxy", "kl", "cut", "tokens")}
+    return Tried(strength, **seen)
+
+
+def _golden(run: Run, strength: float) -> float:
+    part = run.found["decodings"][f"strength {strength:g}"]
+    return float(np.mean(_by_prompt(part["golden"], run)))
 
 
 def _zip(parts: Sequence[Any], runs: Sequence[Run]) -> list[tuple[Any, Run]]:

@@ -12,6 +12,7 @@ import torch
 from demoalign.config import DecodingRatioConfig, ExtrapolateConfig, RatioConfig
 from demoalign.demonstrations.render import render_prompt
 from demoalign.evaluation.golden import load_golden
+from demoalign.improve.strength import STRENGTHS
 from demoalign.pipeline.measure import test_rows
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.pipeline import Pipeline
@@ -45,7 +46,6 @@ FORMS: Mapping[str, RatioConfig] = {
 
 CONDITIONAL = "conditional, support auto, memory 8"
 
-STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 AUTO = DecodingRatioConfig(support="auto")
 PLAIN = DecodingRatioConfig(clip=None, support=None, conditional=False)
 DECODINGS: Mapping[str, ExtrapolateConfig] = {
