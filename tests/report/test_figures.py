@@ -16,10 +16,10 @@ from demoalign.report.figures import (
     forest,
     histogram,
     line_chart,
-    looks_of,
     scatter,
     swatch,
 )
+from demoalign.report.looks import looks_of
 
 NAMES = ["init-sft", "init-demo", "sft-demo", "preference", "mine", "length", "golden"]
 

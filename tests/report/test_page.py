@@ -84,6 +84,7 @@ def test_every_section_is_there_and_every_link_lands(complete: str) -> None:
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert [i for i in ids if i in SECTIONS] == SECTIONS
+    assert "which" in ids
     links = {(attrs.get("href") or "")[1:] for tag, attrs in page.tags if tag == "a"}
     assert set(SECTIONS) <= links <= set(ids)
     assert page.text.count("not measured") == 0
@@ -205,7 +206,8 @@ def test_nulls_are_not_measured_with_their_reason_and_never_zero(run_copy: Path)
 
     change_json(run_copy / "evaluation/results.json", forget)
     page = page_of(run_copy)
-    assert "Wins over greedy not measured for init-sft, init-demo" in page.text
+    assert "Wins over greedy not measured for SFT, temperature-0.7" in page.text
+    assert "extrapolated, greedy, init-sft, init-demo" in page.text
     assert "golden: the greedy answers were not scored." in page.text
     assert "Not measured: the greedy answers were not scored." in page.text
     written = (run_copy / "report.html").read_text(encoding="utf-8")
@@ -222,7 +224,7 @@ def test_a_run_without_golden_reward_is_still_useful(run_copy: Path) -> None:
     assert "Golden reward: not measured." in page.text
     assert "Own reward" in page.text
     assert "On held-out comparisons init-sft prefers the positive in 86%" in page.text
-    assert sum(tag == "svg" and "aria-label" in attrs for tag, attrs in page.tags) == 4 + 8
+    assert sum(tag == "svg" and "aria-label" in attrs for tag, attrs in page.tags) == 5 + 10
 
 
 def test_trained_policies_and_new_selectors_find_their_place(run_copy: Path) -> None:

@@ -11,7 +11,8 @@ from demoalign.errors import StoreError
 from demoalign.report.read import read_run
 from demoalign.report.stored import printable
 
-from .conftest import SAMPLES, change_json, write_json
+from .conftest import change_json, write_json
+from .world import SAMPLES
 
 
 def test_a_complete_run_has_no_problems(full_run: Path) -> None:
@@ -19,7 +20,7 @@ def test_a_complete_run_has_no_problems(full_run: Path) -> None:
     assert run.problems == ()
     assert run.name == "help-desk"
     assert [stage.name for stage in run.stages][:3] == ["demonstrations", "sft", "rollouts"]
-    assert len(run.stages) == 10
+    assert len(run.stages) == 12
     assert run.stages[0].seconds == 2.5
     assert len(run.samples) == 20
     assert len(run.samples[0].candidates) == SAMPLES

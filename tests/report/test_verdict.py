@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from demoalign.records import Metric
 from demoalign.report.read import RunResults
+from demoalign.report.rewards import recipe_reward_models
 from demoalign.report.verdict import (
     compare,
     give_verdict,
     main_n,
     main_reward_model,
-    recipe_reward_models,
 )
 
 Interval = tuple[float, float]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from demoalign.records import Metric
 from demoalign.report import figures
-from demoalign.report.figures import Bar, Look, Point, Series
+from demoalign.report.figures import Bar, Point, Series
+from demoalign.report.looks import Look, looks_of
 from demoalign.report.read import SOURCES, RunResults, SourceRewards
 from demoalign.report.tables import plain_rows
 from demoalign.report.verdict import main_n, reward_models_of, selectors_of
@@ -39,7 +40,7 @@ class RewardCharts:
 
 def looks(run: RunResults) -> Mapping[str, Look]:
     """The look of every selector in the run."""
-    return figures.looks_of(selectors_of(run))
+    return looks_of(selectors_of(run))
 
 
 def swatches(run: RunResults) -> Mapping[str, str]:
@@ -78,15 +79,20 @@ def policies(run: RunResults) -> Chart:
 def gains(run: RunResults) -> Chart:
     """Paired difference of every selector to the SFT policy's plain samples."""
     title = "Gain over the SFT policy's plain samples"
-    groups = _selector_bars(run, "golden_reward_difference", "sft/none/1")
+    difference, rival, n = "golden_reward_difference", "sft/none/1", main_n(run)
+    decoded = [
+        _bar(label, run.find(difference, policy, selector, 1, rival), "policy")
+        for policy, selector, label in plain_rows(run)
+    ]
+    chosen = _selector_bars(run, difference, rival)
+    groups = [[bar for bar in decoded if bar is not None], *chosen]
     bars = [bar for group in groups for bar in group]
     if not bars:
         return Chart(title, "Not measured: the run holds no paired golden differences.")
     spoken = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
     svg = figures.forest("gains", f"{title}: {spoken}.", groups, "Difference in golden reward")
-    caption = (
-        f"Paired by prompt at n\u00a0=\u00a0{main_n(run)}, with 95% intervals; left of 0 is worse."
-    )
+    at = "" if n is None else f" Selectors choose among n\u00a0=\u00a0{n}."
+    caption = f"Paired by prompt, with 95% intervals; left of 0 is worse.{at}"
     return Chart(title, caption, svg)
 
 

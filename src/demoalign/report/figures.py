@@ -18,8 +18,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from demoalign.report.words import BASELINES, ORACLE, REWARD_MODELS
+from demoalign.report.looks import Look
 
 WIDTH = 4.6
 """Inches; at 72 units an inch a chart is about as wide as a phone, so its text never shrinks."""
@@ -43,18 +44,6 @@ SETTINGS = {
     "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.unicode_minus": True,
     "lines.linewidth": 1.8, "lines.markersize": 5,
 }  # fmt: skip
-
-
-LineStyle = str | tuple[int, tuple[float, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Colour variable, marker and line style of one selector, the same in every chart."""
-
-    colour: str
-    marker: str
-    line: LineStyle
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +73,10 @@ class Bar:
     text: str
 
 
-def looks_of(selectors: Sequence[str]) -> Mapping[str, Look]:
-    """The look of each selector: known names always have the same one, whatever else is there."""
-    known = dict(zip(REWARD_MODELS, ("o", "s", "^", "D"), strict=True))
-    base = dict(zip(BASELINES, ("x", "+", "1"), strict=True))
-    lines: tuple[LineStyle, ...] = ("-", (0, (6, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (2, 1)))
-    looks: dict[str, Look] = {}
-    others = 0
-    for name in selectors:
-        if name in known:
-            place = REWARD_MODELS.index(name)
-            looks[name] = Look(f"s{place}", known[name], lines[place])
-        elif name in base:
-            looks[name] = Look("base", base[name], (0, (1.0, 1.5 + BASELINES.index(name))))
-        elif name == ORACLE:
-            looks[name] = Look("oracle", "*", "solid")
-        else:
-            looks[name] = Look(f"s{4 + others % 2}", "vPp<>h"[others // 2 % 6], "solid")
-            others += 1
-    return looks
-
-
 def line_chart(
     chart: str, description: str, series: Sequence[Series], looks: Mapping[str, Look], *,
-    x_label: str, log2: bool = False, percent: bool = False, small: bool = False,
-    references: Mapping[str, float] | None = None,
+    x_label: str, log2: bool = False, root: bool = False, percent: bool = False,
+    small: bool = False, references: Mapping[str, float] | None = None,
 ) -> str:  # fmt: skip
     """Lines with 95 % bands, and named horizontal reference lines.
 
@@ -119,6 +87,7 @@ def line_chart(
         looks: from `looks_of`.
         x_label: of the x axis.
         log2: whether x is spaced by log2 (and ticked at its own values).
+        root: whether x is spaced by its square root.
         percent: whether y is a fraction shown in per cent.
         small: whether the chart stands among several in a row.
         references: label -> height of the dashed lines.
@@ -134,6 +103,8 @@ def line_chart(
                 faint = 0.07 if look.colour == "base" else 0.15
                 at, lows, highs = zip(*banded, strict=True)
                 axes.fill_between(at, lows, highs, color=colour, alpha=faint, lw=0)
+            elif banded:
+                axes.vlines(banded[0][0], *banded[0][1:], color=colour, lw=1.3)
             axes.plot(
                 xs, [p.value for p in line.points], color=colour, marker=look.marker,
                 linestyle=look.line, markeredgewidth=1.3,
@@ -145,10 +116,39 @@ def line_chart(
         if log2:
             ticks = sorted({p.x for line in series for p in line.points})
             axes.set_xticks([math.log2(x) for x in ticks], [f"{x:g}" for x in ticks])
+        if root:
+            _space_by_root(axes)
         if percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f}%")
         axes.set_xlabel(x_label)
         return _svg(figure, chart, description)
+
+
+def _space_by_root(axes: mpl.axes.Axes) -> None:
+    axes.set_xscale("function", functions=(_root, _square))
+    axes.set_xticks(_root_ticks(*axes.get_xlim()), minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+
+
+def _root(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Square root that keeps the sign: an estimate of a small KL may lie below 0."""
+    root: NDArray[np.float64] = np.sign(x) * np.sqrt(np.abs(x))
+    return root
+
+
+def _square(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    square: NDArray[np.float64] = np.sign(x) * x**2
+    return square
+
+
+def _root_ticks(low: float, high: float) -> list[float]:
+    """Round numbers of a range that do not crowd when spaced by their square roots."""
+    ticks: list[float] = []
+    for tick in (0, 0.1, 0.5, *(f * 10.0**k for k in range(9) for f in (1, 2, 5))):
+        room = 0.09 * (math.sqrt(max(high, 0)) + math.sqrt(max(-low, 0)))
+        if low <= tick <= high and (not ticks or tick**0.5 - ticks[-1] ** 0.5 > room):
+            ticks.append(tick)
+    return ticks
 
 
 def _label_references(axes: mpl.axes.Axes, references: Mapping[str, float]) -> None:

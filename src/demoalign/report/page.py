@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from demoalign.errors import StoreError
 from demoalign.report import charts, tables
+from demoalign.report.frontier import give_frontier
+from demoalign.report.heterogeneity import give_advice
 from demoalign.report.read import Candidate, RunResults, Sample, read_run
 from demoalign.report.verdict import give_verdict, main_n, main_reward_model
 from demoalign.report.words import (
@@ -79,6 +81,7 @@ def _words(run: RunResults) -> Mapping[str, object]:
     prompts = max((m.count for m in run.metrics if m.metric == "golden_reward"), default=0)
     return {
         "verdict": give_verdict(run),
+        "advice": give_advice(run),
         "n": main_n(run),
         "prompts": prompts,
         "tiles": tables.tiles(run),
@@ -113,6 +116,7 @@ def _charts(run: RunResults) -> Mapping[str, object]:
         "by_kl": (charts.golden_curve(run, by_kl=True), charts.win_curve(run, by_kl=True))
         if charts.kl_by_n(run)
         else (),
+        "frontier": give_frontier(run),
         "proxies": charts.proxy_charts(run),
         "rewards": charts.reward_charts(run),
         "swatches": charts.swatches(run),

@@ -33,11 +33,13 @@ STAGES = (
     "rollouts",
     "reward",
     "rollouts-test",
-    "best-of-n",
+    "strength",
     "policy",
+    "improve",
+    "best-of-n",
     "evaluation",
 )
-OPTIONAL_STAGES = ("reward", "policy")
+OPTIONAL_STAGES = ("reward", "strength", "policy", "improve")
 SOURCES = ("initial", "sft", "demonstrations")
 GOLDEN_METRICS = (
     "golden_reward",

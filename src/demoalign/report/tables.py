@@ -6,34 +6,30 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from demoalign.config import UNTRAINED
+from demoalign.config import DECODINGS, UNTRAINED
 from demoalign.report.read import RunResults
+from demoalign.report.rewards import recipe_reward_models
 from demoalign.report.stored import Json, list_of, mapping_of, printable, text_of
 from demoalign.report.verdict import (
     main_n,
     main_reward_model,
     measured_ns,
-    recipe_reward_models,
     selectors_of,
 )
 from demoalign.report.words import (
     NOT_APPLICABLE,
-    PLAIN,
     Cell,
     Style,
     cell,
+    decoded_name,
     kind_of,
     policy_name,
     write_list,
 )
 
 SECRET = re.compile(r"secret|password|passphrase|credential|api_?key|(^|_)token$", re.IGNORECASE)
-PLAIN_ROWS = (
-    ("initial", "none", "Initial policy"),
-    ("sft", "none", "SFT policy"),
-    ("sft", "greedy", "SFT policy, greedy"),
-    ("demonstrations", "none", "Demonstrations"),
-)
+ALWAYS = (("initial", "none"), ("sft", "none"), ("sft", "greedy"), ("demonstrations", "none"))
+"""Policy and selector of what every run has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,8 @@ class Table:
     notes: tuple[str, ...]
 
 
-def _table(columns: Iterable[tuple[str, str]], groups: Mapping[str, tuple[Row, ...]]) -> Table:
+def table_of(columns: Iterable[tuple[str, str]], groups: Mapping[str, tuple[Row, ...]]) -> Table:
+    """The table, with a note for every reason why cells are missing."""
     columns = tuple(columns)
     found: dict[tuple[str, str], dict[str, None]] = {}
     for rows in groups.values():
@@ -71,14 +68,14 @@ def _table(columns: Iterable[tuple[str, str]], groups: Mapping[str, tuple[Row, .
 
 
 def plain_rows(run: RunResults) -> list[tuple[str, str, str]]:
-    """(policy, selector, label) of the usual four, then of every other policy (trained ones)."""
-    known = {(policy, selector) for policy, selector, _ in PLAIN_ROWS}
-    found = {(m.policy, m.selector) for m in run.metrics if m.selector in PLAIN and m.n == 1}
-    others = sorted(pair for pair in found - known if pair[0] not in ("none", "initial"))
-    return [
-        *PLAIN_ROWS,
-        *((p, s, p if s == "none" else f"{p}, {s}") for p, s in others if p != "demonstrations"),
-    ]
+    """(policy, selector, label) of the usual four, then of truncated samples, then of others."""
+    sampled = {(m.policy, m.selector) for m in run.metrics if m.selector in DECODINGS and m.n == 1}
+    others = sorted(
+        (pair for pair in sampled if pair[0] not in ("none", "initial", "demonstrations")),
+        key=lambda pair: (pair[0] != "sft", pair[0], DECODINGS.index(pair[1])),
+    )
+    rows = dict.fromkeys([*ALWAYS, *others])
+    return [(policy, selector, decoded_name(policy, selector)) for policy, selector in rows]
 
 
 def main_table(run: RunResults) -> Table:
@@ -104,7 +101,7 @@ def main_table(run: RunResults) -> Table:
         )
     shown = {key: rows for key, rows in groups.items() if key in ("plain", str(main_n(run)))}
     columns = tuple((heading, meaning) for heading, meaning, *_ in plan)
-    return Table(columns, groups, _table(columns, shown).notes)
+    return Table(columns, groups, table_of(columns, shown).notes)
 
 
 Column = tuple[str, str, str, Style, str | None]
@@ -121,6 +118,7 @@ def _main_columns(run: RunResults) -> tuple[Column, ...]:
         ("Normalised", "initial 0, demos 1", "golden_reward_normalised", "number", None),
         ("Wins over greedy", "share of prompts", "win_rate_over_greedy", "percent", None),
         ("Gain over samples", "paired", difference, "signed", "sft/none/1"),
+        ("Gain over greedy", "paired", difference, "signed", "sft/greedy/1"),
         tokens,
     )
 
@@ -157,7 +155,7 @@ def trust_table(run: RunResults) -> Table:
             cells.append(NOT_APPLICABLE if skip else cell(found, style))
         if any(item != NOT_APPLICABLE for item in cells):
             rows.append(Row(name, kind_of(name), name, tuple(cells)))
-    return _table(((h, m) for h, m, *_ in plan), {"all": tuple(rows)} if rows else {})
+    return table_of(((h, m) for h, m, *_ in plan), {"all": tuple(rows)} if rows else {})
 
 
 def curve_table(run: RunResults, metric: str, style: Style) -> Table:
@@ -170,7 +168,7 @@ def curve_table(run: RunResults, metric: str, style: Style) -> Table:
         if curve:
             cells = tuple(cell(by_n[n], style) if n in by_n else NOT_APPLICABLE for n in ns)
             rows.append(Row(name, "", name, cells))
-    return _table(((f"n = {n}", "") for n in ns), {"all": tuple(rows)})
+    return table_of(((f"n = {n}", "") for n in ns), {"all": tuple(rows)})
 
 
 def other_golden_rewards(run: RunResults) -> Table:
@@ -187,7 +185,7 @@ def other_golden_rewards(run: RunResults) -> Table:
         for m in run.metrics
         if m.metric.startswith("golden_reward:") and m.n in (1, main_n(run))
     )
-    return _table((("Golden reward", "mean"),), {"all": rows} if rows else {})
+    return table_of((("Golden reward", "mean"),), {"all": rows} if rows else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +222,7 @@ FACTS = (
     ("Samples per prompt", "rollouts.samples_per_prompt"),
     ("Longest completion (tokens)", "rollouts.max_new_tokens"),
     ("Sampling temperature", "rollouts.temperature"),
+    ("Improved by", "improve.method"),
     ("Golden reward", "evaluation.golden"),
     ("Seed", "seed"),
 )

@@ -8,17 +8,17 @@ the measured n nearest to 16. A run without selectors is headed by its first tra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from demoalign.config import UNTRAINED
+from demoalign.config import DECODINGS
 from demoalign.records import Metric
+from demoalign.report.heterogeneity import give_advice
 from demoalign.report.read import RunResults
-from demoalign.report.stored import Json, list_of, mapping_of, text_of
+from demoalign.report.rewards import recipe_reward_models
 from demoalign.report.words import (
     BASELINES,
-    PLAIN,
     POLICY_NAMES,
     in_order,
     kind_of,
@@ -37,7 +37,6 @@ LABELS: dict[Tone, str] = {
     "hacked": "Hacked",
     "unmeasured": "Not measured",
 }
-SHORT_SOURCES = {"initial": "init", "demonstrations": "demo"}
 OTHERS = {
     "sft/none/1": "the SFT policy's plain samples",
     "sft/greedy/1": "the SFT policy's greedy decoding",
@@ -74,41 +73,13 @@ def reward_models_of(run: RunResults) -> list[str]:
 
 def measured_ns(run: RunResults) -> list[int]:
     """Every n > 1 at which some selector has a value."""
-    return sorted({m.n for m in run.metrics if m.n > 1 and m.selector not in PLAIN})
+    return sorted({m.n for m in run.metrics if m.n > 1 and m.selector not in DECODINGS})
 
 
 def main_n(run: RunResults) -> int | None:
     """The measured n nearest to 16 (in log n), or None."""
     ns = measured_ns(run)
     return min(ns, key=lambda n: (abs(math.log(n / HEADLINE_N)), n)) if ns else None
-
-
-def recipe_reward_models(run: RunResults) -> list[tuple[str, Mapping[str, Json]]]:
-    """(name, settings) of the recipe's reward models: one section, or a list of them."""
-    stored = run.recipe.get("reward")
-    found = []
-    for section in map(mapping_of, list_of(stored) or [stored]):
-        found.append((text_of(section.get("name")) or _title(section), section))
-    return [(name, section) for name, section in found if name]
-
-
-def _title(section: Mapping[str, Json]) -> str:
-    """What a reward model without a name is called, as `RewardConfig.title` says."""
-    model, teacher = text_of(section.get("model")), text_of(section.get("distils"))
-    if model in UNTRAINED:
-        return model.replace("_", "-")
-    if teacher:
-        return f"{teacher}-{model or 'adapter'}"
-    sides = [text_of(section.get(side)) for side in ("negatives", "positives")]
-    if sides == ["dispreferred", "preferred"]:
-        return "preference"
-    return "-".join(_short(side) for side in sides if side)
-
-
-def _short(source: str) -> str:
-    if source.startswith("policy:"):
-        return source.removeprefix("policy:").rstrip("/").rpartition("/")[2]
-    return SHORT_SOURCES.get(source, source)
 
 
 def main_reward_model(run: RunResults) -> str | None:
@@ -121,9 +92,11 @@ def main_reward_model(run: RunResults) -> str | None:
 def give_verdict(run: RunResults) -> Verdict:
     """The run's verdict, from paired differences and their 95 % intervals alone."""
     n, model = main_n(run), main_reward_model(run)
-    warnings = tuple(_warnings(run))
+    warnings, advice = tuple(_warnings(run)), give_advice(run)
+    advised = () if advice is None or advice.reason else (f"{advice.measured} {advice.text}",)
+    known = (*_proxies(run, model), *advised)
     if not run.has_golden:
-        return Verdict("unmeasured", _without_golden(run), tuple(_proxies(run, model)), warnings)
+        return Verdict("unmeasured", _without_golden(run), known, warnings)
     found = None
     if n is not None and model is not None:
         found = run.find("golden_reward_difference", "sft", model, n, "sft/none/1")
@@ -133,12 +106,12 @@ def give_verdict(run: RunResults) -> Verdict:
     if found is None or found.value is None:
         why = f" ({found.reason})" if found is not None and found.reason else ""
         headline = f"Whether best-of-N beats the SFT policy's plain samples was not measured{why}."
-        return Verdict("unmeasured", headline, tuple(_proxies(run, model)), warnings)
+        return Verdict("unmeasured", headline, known, warnings)
     tone, headline = compare(found)
     if tone != "worse" and _is_hacked(run, found.selector):
         tone = "hacked"
     told = [compare(m)[1] for m in trained]
-    details = [*told, *_other_comparisons(run, found), *_baseline(run, found)]
+    details = [*told, *_other_comparisons(run, found), *_baseline(run, found), *advised]
     return Verdict(tone, headline, tuple(details), warnings)
 
 
@@ -165,8 +138,8 @@ def compare(difference: Metric) -> tuple[Tone, str]:
 
 
 def _subject(metric: Metric) -> str:
-    if metric.selector in PLAIN:
-        way = "samples" if metric.selector == "none" else "greedy decoding"
+    if metric.selector in DECODINGS:
+        way = {"none": "samples", "greedy": "greedy decoding"}.get(metric.selector, metric.selector)
         return f"policy {metric.policy} ({way})"
     return f"best of {metric.n} under {metric.selector}"
 
@@ -177,7 +150,7 @@ def _trained(run: RunResults) -> list[Metric]:
         m
         for m in run.metrics
         if m.metric == "golden_reward_difference"
-        and m.selector in PLAIN
+        and m.selector in DECODINGS
         and m.policy not in POLICY_NAMES
         and m.against == "sft/none/1"
     ]
@@ -236,7 +209,7 @@ def _baseline(run: RunResults, found: Metric) -> list[str]:
         if (m := run.find("golden_reward_difference", "sft", name, found.n, "sft/none/1"))
         and m.value is not None
     ]
-    if not rows or found.value is None or found.selector in PLAIN:
+    if not rows or found.value is None or found.selector in DECODINGS:
         return []
     best = max(rows, key=lambda m: m.value if m.value is not None else -math.inf)
     text = (

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from demoalign.config import DECODINGS
 from demoalign.records import Metric
 
 REWARD_MODELS = ("init-sft", "init-demo", "sft-demo", "preference")
 BASELINES = ("length", "mean-logprob", "sequence-logprob")
 ORACLE = "golden"
-PLAIN = ("none", "greedy")
 
 POLICY_NAMES = {
     "initial": "Initial policy",
@@ -24,7 +24,9 @@ STAGE_NAMES = {
     "rollouts": "Rollouts on training prompts",
     "rollouts-test": "Rollouts on test prompts",
     "best-of-n": "Best of N: scores and choices",
+    "strength": "Strength of extrapolation",
     "policy": "Policy",
+    "improve": "Samples of improved policies",
     "evaluation": "Evaluation",
 }
 
@@ -44,12 +46,20 @@ def in_order(selectors: Iterable[str]) -> list[str]:
     known = (*REWARD_MODELS, *BASELINES, ORACLE)
     place = {name: i for i, name in enumerate(known)}
     others = len(REWARD_MODELS) - 0.5
-    return sorted(set(selectors) - set(PLAIN), key=lambda name: (place.get(name, others), name))
+    return sorted(set(selectors) - set(DECODINGS), key=lambda name: (place.get(name, others), name))
 
 
 def policy_name(policy: str) -> str:
     """The reader's name of a policy or source of completions."""
     return POLICY_NAMES.get(policy, policy)
+
+
+def decoded_name(policy: str, selector: str) -> str:
+    """The reader's name of a policy that is decoded in some way, without choosing."""
+    if selector == "none":
+        return policy_name(policy)
+    short = "SFT" if policy == "sft" and selector != "greedy" else policy_name(policy)
+    return f"{short}, {selector}"
 
 
 def stage_name(stage: str) -> str:
