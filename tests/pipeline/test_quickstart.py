@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demoalign.config import DECODINGS
 from tests.pipeline.runs import cli, metrics_of, results_of
 
 MINIATURE = {
@@ -30,7 +31,8 @@ def test_quickstart_in_miniature(tmp_path: Path) -> None:
     assert {m["selector"] for m in golden} == {
         *models,
         *("length", "mean-logprob", "sequence-logprob"),
-        *("none", "greedy", "golden"),
+        *DECODINGS,
+        "golden",
         *("temperature-0.7", "top-p-0.9", "min-p-0.1"),
     }
     assert {m["policy"] for m in golden} == {"initial", "sft", "demonstrations", "extrapolated"}
