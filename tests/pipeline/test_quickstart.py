@@ -33,7 +33,6 @@ def test_quickstart_in_miniature(tmp_path: Path) -> None:
         *("length", "mean-logprob", "sequence-logprob"),
         *DECODINGS,
         "golden",
-        *("temperature-0.7", "top-p-0.9", "min-p-0.1"),
     }
     assert {m["policy"] for m in golden} == {"initial", "sft", "demonstrations", "extrapolated"}
     assert {m["count"] for m in golden} == {6}
@@ -44,6 +43,11 @@ def test_quickstart_in_miniature(tmp_path: Path) -> None:
     assert results_of(run)["run"] == "quickstart"
     table = {line.split("  ")[0].strip() for line in said.err.splitlines()}
     policies = {"initial", "sft", "sft, greedy", "extrapolated", "demonstrations"}
-    assert {*policies, *(f"by {name}" for name in models)} <= table
+    assert {*policies, "sft, top-p-0.9", *(f"by {name}" for name in models)} <= table
+    assert "by top-p-0.9" not in table
     report = (run / "report.html").read_text(encoding="utf-8")
-    assert all(name in report for name in models)
+    assert all(name in report for name in [*models, "extrapolated", "SFT, top-p-0.9"])
+    assert "Which reward to trust here" in report
+    (share,) = metrics_of(run, "outside_support_tokens")
+    assert (share["policy"], share["selector"]) == ("sft", "density-ratio")
+    assert 0 < share["value"] < 1

@@ -80,13 +80,14 @@ def test_the_measured_shares_are_told_with_their_intervals() -> None:
 def test_an_interval_across_a_limit_is_a_hint() -> None:
     for value, interval in ((0.04, (0.02, 0.06)), (0.4, (0.3, 0.6)), (0.6, (0.4, 0.8))):
         assert advice_on(share(value, interval)).caution.startswith("The interval reaches across")
-    assert advice_on(share(0.3)).caution.startswith("The share has no interval")
 
 
 def test_a_share_that_is_not_known_is_no_advice() -> None:
     advice = advice_on(share(None, reason="the whole must be above 0"))
     assert advice == Advice(reason="the whole must be above 0")
     assert advice_on(share(None)).reason == "no reason was stored"
+    unbounded = "31% has no interval, for the log-ratio as a whole cannot be told from 0"
+    assert advice_on(share(0.31)) == Advice(reason=unbounded)
 
 
 def test_runs_without_the_closed_form_have_none() -> None:

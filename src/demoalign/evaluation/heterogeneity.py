@@ -80,5 +80,5 @@ def _unknown(outside: Array, whole: Array) -> str | None:
         return f"the log-ratio of {lost} of {whole.size} samples is not a finite number"
     total = float(whole.sum())
     if total <= 0:
-        return f"the whole must be above 0, found {total:.3g}: no part of it can be told"
+        return f"the samples' sum is {total:.3g}, and of a sum not above 0 no share can be told"
     return None

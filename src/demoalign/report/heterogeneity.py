@@ -18,6 +18,7 @@ them.
 """
 
 TOKENS, LOG_RATIO = "outside_support_tokens", "outside_support_log_ratio"
+UNBOUNDED = "for the log-ratio as a whole cannot be told from 0"
 Level = Literal["low", "medium", "high"]
 LABELS: dict[Level, str] = {
     "low": "Little was learned outside the support",
@@ -88,19 +89,19 @@ def give_advice(run: RunResults) -> Advice | None:
     if share is None or share.value is None:
         why = share.reason if share is not None else None
         return Advice(reason=why or "no reason was stored")
+    if share.ci95 is None:
+        return Advice(reason=f"{write(share.value, 'percent')} has no interval, {UNBOUNDED}")
     measured = (
         f"Of the log-ratio between the SFT policy and the initial policy, "
         f"{write_measured(share, 'percent')} lies at tokens outside the initial policy's support"
     )
     if tokens is not None and tokens.value is not None:
         measured += f", which are {write_measured(tokens, 'percent')} of the SFT policy's tokens"
-    level, low_high = level_of(share.value), share.ci95 or (share.value, share.value)
+    level = level_of(share.value)
     caution = (
         f"The advice changes at {write(LOW, 'percent')} and {write(HIGH, 'percent')}: preliminary "
         "limits from small worlds, a rule of thumb and no proof for other data."
     )
-    if len({level, *map(level_of, low_high)}) > 1:
+    if len({level, *map(level_of, share.ci95)}) > 1:
         caution = f"The interval reaches across a limit, so take this as a hint. {caution}"
-    elif share.ci95 is None:
-        caution = f"The share has no interval, so take this as a hint. {caution}"
     return Advice(LABELS[level], f"{measured} (seen by {name}).", TEXTS[level], caution)
