@@ -79,7 +79,7 @@ def check(policy: CombinedPolicy, config: ExtrapolateConfig, found: Sequence[Rol
 def test_by_hand() -> None:
     """The ratios are log 2, log 0.5, log 1.275 and log 10."""
     p, q = [0.5, 0.3, 0.19, 0.01], [0.25, 0.6, 0.149, 0.001]
-    first, second = torch.tensor([p]).log() + 3, torch.tensor([q]).log() - 1
+    first, second = torch.tensor([p]).log() + 3, torch.tensor([q]).log()
 
     def found(changes: dict[str, float] = NOTHING, **settings: object) -> list[float]:
         ratio = {"clip": None, "support": None, "conditional": False, **changes}

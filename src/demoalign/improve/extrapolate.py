@@ -43,25 +43,24 @@ class Extrapolation:
 
         Args:
             first: (B, V) logits of p.
-            second: (B, V) logits of q.
+            second: (B, V) log-probabilities of q.
             since: (B,) tokens since the last one outside q's support.
         """
         strength, ratio = self.config.settled_strength, self.config.ratio
-        up, down = first.float().log_softmax(-1), second.float().log_softmax(-1)
+        up, down = first.float().log_softmax(-1), second.float()
         if self.config.plausibility is None:
             return up + strength * next_rewards(up, down, since, ratio)
         least = up.amax(-1, keepdim=True) + math.log(self.config.plausibility)
-        plausible = (up >= least).nonzero(as_tuple=True)
-        rewards = next_rewards(up, down, since, ratio, plausible)
+        rows, tokens = (up >= least).nonzero(as_tuple=True)  # few: the rest is not computed with
+        rewards = next_rewards(up, down, since, ratio, (rows, tokens))
         logits = torch.full_like(up, -math.inf)
-        logits[plausible] = up[plausible] + strength * rewards
+        logits[rows, tokens] = up[rows, tokens] + strength * rewards
         return logits
 
-    def outside(self, second: Tensor, tokens: Tensor) -> Tensor:
-        """(B,) whether tokens (B,) lie outside q's support, given q's logits (B, V)."""
-        down = second.float().log_softmax(-1)
-        said = down.gather(-1, tokens[:, None])
-        return ~inside_support(said, down.amax(-1, keepdim=True), self.config.ratio)[:, 0]
+    def outside(self, second: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """(B,) whether tokens (B,) lie outside q's support, by rows (B,) of q's (., V)."""
+        said, highest = second[rows, tokens], second.amax(-1)[rows]
+        return ~inside_support(said, highest, self.config.ratio)
 
 
 def extrapolate(

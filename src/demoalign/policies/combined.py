@@ -24,16 +24,23 @@ class Combination(Protocol):
     """How two policies' logits become those of a third: pure functions."""
 
     def combine(self, first: Tensor, second: Tensor, since: Tensor) -> Tensor:
-        """Logits (B, V) from theirs (B, V).
+        """Logits (B, V) of the third.
 
         Args:
-            first, second: logits of the two policies.
+            first: (B, V) logits of the first policy.
+            second: (B, V) log-probabilities of the second one, float32.
             since: (B,) tokens said since the last one that was `outside`; `FAR` if none was.
         """
         ...
 
-    def outside(self, second: Tensor, tokens: Tensor) -> Tensor:
-        """(B,) whether tokens (B,) lie outside the support of the second policy's logits (B, V)."""
+    def outside(self, second: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """(B,) whether tokens (B,) lie outside the second policy's support.
+
+        Args:
+            second: (., V) its log-probabilities, as `combine` was given them.
+            rows: (B,) which of them each token was drawn after.
+            tokens: (B,) ids.
+        """
         ...
 
 
@@ -90,7 +97,7 @@ class PairedBranches:
 
     Attributes:
         first, second: what the two decoders hold of them.
-        seen: (., V) logits of the second policy, before the rows' last tokens were drawn.
+        seen: (., V) the second policy's log-probabilities before the rows' last tokens were drawn.
         index: (n,) which of them is each row's.
         since: (n,) tokens since the last one outside the second policy's support.
     """
@@ -117,7 +124,7 @@ class PairedBranches:
 
 
 class PairedRead(NamedTuple):
-    """Prompts that both have read, and the second policy's logits (G, V) behind them."""
+    """Prompts that both have read, and the second policy's log-probabilities (G, V) behind them."""
 
     first: Any
     second: Any
@@ -184,7 +191,7 @@ class PairedDecoder:
         """As `SharedDecoder.step`; hidden states are the first policy's."""
         sizes = [group.rows for group in groups]
         for group, said in zip(groups, torch.split(tokens, sizes), strict=True):
-            outside = self.combination.outside(group.seen[group.index], said)
+            outside = self.combination.outside(group.seen, group.index, said)
             group.since = torch.where(outside, 0, (group.since + 1).clamp(max=FAR))
         with self._turn(self.first):
             first = self.first.decoder.step([group.first for group in groups], tokens, wanted)
@@ -204,9 +211,9 @@ class PairedDecoder:
         return side.policy.active() if self.switches and side.policy else nullcontext()
 
     def _next(self, first: Next, second: Next, since: Tensor) -> tuple[Next, Tensor]:
-        """What comes next, and the second policy's logits."""
+        """What comes next, and the second policy's log-probabilities."""
         size = min(first.logits.shape[-1], second.logits.shape[-1])  # padding behind the vocabulary
-        seen = second.logits[:, :size].to(first.logits.device)
+        seen = second.logits[:, :size].to(first.logits.device).float().log_softmax(-1)
         logits = self.combination.combine(first.logits[:, :size], seen, since)
         return Next(logits, first.hidden), seen
 

@@ -110,6 +110,25 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def _log_mass(logprobs: Tensor, chosen: Tensor) -> NDArray[np.float64]:
-    mass = logprobs.masked_fill(~chosen, -math.inf).logsumexp(-1)
+    (mass,) = log_masses(chosen, logprobs)
     found: NDArray[np.float64] = mass.double().cpu().numpy()
+    return found
+
+
+def log_masses(chosen: Tensor, *policies: Tensor) -> list[Tensor]:
+    """(B,) log of the probability that each policy's (B, V) gives to tokens (B, V) of a set.
+
+    Few tokens of a large vocabulary are looked at one by one; -inf if there are none.
+    """
+    counts = chosen.sum(-1, dtype=torch.int32)
+    width = int(counts.max()) if len(counts) else 0
+    if not 0 < width <= chosen.shape[-1] // 8:
+        return [each.masked_fill(~chosen, -math.inf).logsumexp(-1) for each in policies]
+    rows, tokens = chosen.nonzero(as_tuple=True)
+    places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    found = []
+    for logprobs in policies:
+        few = logprobs.new_full((len(counts), width), -math.inf)
+        few[rows, places] = logprobs[rows, tokens]
+        found.append(few.logsumexp(-1))
     return found

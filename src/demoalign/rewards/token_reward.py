@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from demoalign.config import RatioConfig
+from demoalign.policies.within import log_masses
 
 
 def token_rewards(
@@ -49,26 +50,37 @@ def token_rewards(
     return shaped(delta, config).masked_fill(~counts, 0.0)
 
 
-def next_rewards(logprobs: Tensor, reference: Tensor, since: Tensor, config: RatioConfig) -> Tensor:
-    """Rewards (B, V) that each possible next token would get, as `token_rewards` gives them.
+def next_rewards(
+    logprobs: Tensor,
+    reference: Tensor,
+    since: Tensor,
+    config: RatioConfig,
+    where: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Rewards that possible next tokens would get, as `token_rewards` gives them.
 
     Args:
         logprobs: (B, V) log p.
         reference: (B, V) log q.
         since: (B,) tokens since the last one outside q's support.
         config: as there.
+        where: rows and tokens (N,) that are asked about; None for all.
+
+    Returns:
+        (N,), or (B, V) for all.
     """
-    inside = inside_support(reference, reference.amax(-1, keepdim=True), config)
-    delta = logprobs - reference
+    highest = reference.amax(-1, keepdim=True)
+    excess = torch.zeros_like(highest)
     if config.conditional:
-        delta = delta - log_mass(logprobs, inside) + log_mass(reference, inside)
-    counts = inside & (since >= config.memory)[:, None]
-    return shaped(delta, config).masked_fill(~counts, 0.0)
-
-
-def log_mass(logprobs: Tensor, inside: Tensor) -> Tensor:
-    """(..., 1) log of the probability that a policy gives to tokens (..., V) of a set."""
-    return logprobs.masked_fill(~inside, -math.inf).logsumexp(-1, keepdim=True)
+        support = inside_support(reference, highest, config)
+        own, its = log_masses(support, logprobs, reference)
+        excess = (own - its)[:, None]
+    is_back = (since >= config.memory)[:, None]
+    if where is not None:
+        logprobs, reference = logprobs[where], reference[where]
+        highest, excess, is_back = (each[where[0], 0] for each in (highest, excess, is_back))
+    counts = inside_support(reference, highest, config) & is_back
+    return shaped(logprobs - reference - excess, config).masked_fill(~counts, 0.0)
 
 
 def shaped(delta: Tensor, config: RatioConfig) -> Tensor:
@@ -80,12 +92,11 @@ def shaped(delta: Tensor, config: RatioConfig) -> Tensor:
 
 def inside_support(reference: Tensor, highest: Tensor, config: RatioConfig) -> Tensor:
     """Whether q can say tokens: log q and that of the likeliest one in their place; any shape."""
-    counts = torch.ones_like(reference, dtype=torch.bool)
-    if config.threshold is not None:
-        counts &= reference > config.threshold
+    limit = config.threshold
+    inside = torch.ones_like(reference, dtype=torch.bool) if limit is None else reference > limit
     if config.min_p is not None:
-        counts &= reference >= highest + math.log(config.min_p)
-    return counts
+        inside &= reference >= highest + math.log(config.min_p)
+    return inside
 
 
 def support_of(logprobs: Sequence[float], outside: float) -> float:
