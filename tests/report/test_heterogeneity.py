@@ -62,7 +62,7 @@ def test_levels(value: float, level: Level) -> None:
     assert level_of(value) == level
     advice = advice_on(share(value, (value, value)))
     assert (advice.label, advice.text, advice.reason) == (LABELS[level], TEXTS[level], None)
-    assert advice.caution.startswith("The advice changes at 5.0% and 50%: preliminary limits")
+    assert advice.caution.startswith("The advice changes at 25% and 50%: preliminary limits")
 
 
 def test_the_measured_shares_are_told_with_their_intervals() -> None:
@@ -78,7 +78,7 @@ def test_the_measured_shares_are_told_with_their_intervals() -> None:
 
 
 def test_an_interval_across_a_limit_is_a_hint() -> None:
-    for value, interval in ((0.04, (0.02, 0.06)), (0.4, (0.3, 0.6)), (0.6, (0.4, 0.8))):
+    for value, interval in ((0.2, (0.15, 0.3)), (0.4, (0.3, 0.6)), (0.6, (0.4, 0.8))):
         assert advice_on(share(value, interval)).caution.startswith("The interval reaches across")
 
 

@@ -10,11 +10,11 @@ from demoalign.report.rewards import recipe_reward_models
 from demoalign.report.stored import text_of
 from demoalign.report.words import in_order, write, write_measured
 
-LOW, HIGH = 0.05, 0.5
+LOW, HIGH = 0.25, 0.5
 """Shares of the log-ratio outside the support at which the advice changes.
 
-They are preliminary: docs/closed-form.md says from which study they come, and how far to trust
-them.
+In the closed-form study worlds without habits, or with habits that the initial policy knows, lay
+below 0.2, and all others above 0.85 (docs/closed-form.md); nothing was seen in between.
 """
 
 TOKENS, LOG_RATIO = "outside_support_tokens", "outside_support_log_ratio"
@@ -27,18 +27,21 @@ LABELS: dict[Level, str] = {
 }
 TEXTS: dict[Level, str] = {
     "low": (
-        "That is low heterogeneity: the reward in closed form, init-sft and extrapolated decoding "
-        "can be expected to agree, and any of them should do."
+        "That is low heterogeneity. In the embedded world the reward in closed form, init-sft and "
+        "extrapolated decoding were then all of use. It says nothing of habits that the initial "
+        "policy has itself, such as small talk: read some answers."
     ),
     "medium": (
         "That suggests that habits of the demonstrator are being learned. Rather use the reward "
-        "in closed form with its support limits, or extrapolated decoding; be wary of init-demo "
-        "and sft-demo, which may reward the habits."
+        "in closed form with its support limits, or extrapolated decoding; be wary of rewards "
+        "trained against the initial policy, which may reward the habits."
     ),
     "high": (
-        "So most of what fine-tuning changed lies where the initial policy hardly ever goes. That "
-        "may be habits or new knowledge, and the reward in closed form cannot tell which: compare "
-        "with greedy decoding and truncated sampling, on examples, before trusting any reward."
+        "So most of what fine-tuning changed lies where the initial policy hardly ever goes: "
+        "habits, or new knowledge, and nothing measured here tells which. In the embedded world "
+        "trained init-sft was then worse than greedy decoding; extrapolated decoding with support: "
+        "auto gained in both cases; choosing by the reward in closed form gained where it was "
+        "habits and lost where it was knowledge. Compare with greedy decoding on examples."
     ),
 }
 
