@@ -30,7 +30,7 @@ PLAIN = ("sft", "sft, greedy", "sft, temperature-0.7", "sft, top-p-0.9", "sft, m
 IMPROVED = ("extrapolated", "extrapolated, greedy", "distilled", "distilled, greedy")
 TRAINED = ("init-sft", "init-demo", "sft-demo", "preference")
 FREE = ("length", "mean-logprob", "sequence-logprob", "golden")
-SHORT = ("sft, greedy", "sft, min-p-0.1", "extrapolated", "init-sft", "density-ratio", "length")
+SHORT = ("sft, greedy", "sft, min-p-0.1", "extrapolated", "init-sft", "density-ratio")
 COLOURS = {
     "demonstrations": "#777777",
     "sft, greedy": "#000000",
@@ -80,6 +80,7 @@ def main() -> None:
     insert(page, "forms", "\n".join(_forms(study)))
     insert(page, "decodings", "\n".join(_decodings(study)))
     insert(page, "axes", "\n".join(_axes_table(study)))
+    insert(page, "chosen", "\n".join(_chosen(study)))
     insert(page, "outside", "\n".join(_outside(study)))
     insert(ROOT / "README.md", "closed-form", "\n".join([*_readme(study), "", _basis(study)]))
     _draw(study, HERE / "images" / "closed-form.svg")
@@ -149,14 +150,30 @@ def _axes_table(study: Study) -> list[str]:
     """The short list of methods where something else than the dial is varied."""
     columns = ["greedy", "min-p 0.1", "extrapolated", "by init-sft", "by density-ratio"]
     differences = ["extrapolated - greedy", "density-ratio - init-sft"]
-    lines = _head("dial 0.5 but for what is said", [*columns, *differences])
+    lines = _head("dial 0.5 but for what is said", ["seeds", *columns, *differences])
     for setting in study.settings:
         if setting[0] == "dial" and setting[1] != "0.5":
             continue
-        cells = [study.value(setting, method) for method in SHORT[:5]]
+        seeds = len(study.rows[(*setting, "sft")]["golden"]["by_seed"])
+        cells = [str(seeds), *(study.value(setting, method) for method in SHORT)]
         cells.append(study.value(setting, "extrapolated", "minus_greedy"))
         cells.append(study.value(setting, "density-ratio", "minus_init_sft"))
         lines.append(_line(f"{setting[0]} {setting[1]}", cells))
+    return lines
+
+
+def _chosen(study: Study) -> list[str]:
+    """The strength that is chosen without a golden reward, and the best one."""
+    columns = ["chosen", "its golden reward", "best by golden reward", "its golden reward"]
+    lines = _head("each seed", columns)
+    for row in study.plain["chosen"]:
+        cells = [
+            ", ".join(f"{value:g}" for value in row["chosen"]),
+            ", ".join(f"{value:.2f}" for value in row["golden"]),
+            ", ".join(f"{value:g}" for value in row["best"]),
+            ", ".join(f"{value:.2f}" for value in row["best_golden"]),
+        ]
+        lines.append(_line(f"{row['axis']} {row['value']}", cells))
     return lines
 
 

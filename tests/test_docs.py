@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
         ("reward_models.py", "reward-models.json", "reward-models.svg"),
         ("rejection.py", "rejection.json", "rejection.svg"),
         ("discriminator.py", "discriminator.json", "discriminator.svg"),
+        ("closed_form.py", "closed-form.json", "closed-form.svg"),
+        ("extrapolation_theory.py", "extrapolation-theory.json", "extrapolation-theory.svg"),
         ("cost_curve.py", "cost-curve.json", "cost-curve.svg"),
         ("rollout_engine.py", None, "rollout-engine.svg"),
         ("best_of_n.py", "best-of-n.json", None),
