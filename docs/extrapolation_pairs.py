@@ -29,8 +29,8 @@ SUPPORT = -6.0
 HABIT_STATES, HABIT_P, HABIT_LOG_Q = 0.2, 0.3, -8.0
 WORLDS = ("free", "fixed", "habits")
 REWARDS = {
-    "plain": RatioConfig(clip=None, support=None),
-    "masked": RatioConfig(clip=1.0, support=SUPPORT),
+    "plain": RatioConfig(clip=None, support=None, memory=0),
+    "masked": RatioConfig(clip=1.0, support=SUPPORT, memory=0),
 }
 LAMBDAS = [2 ** (k / 2) for k in range(-6, 7)]
 CHECKED = (0.5, 1.0, 2.0, 4.0)

@@ -15,7 +15,7 @@ from demoalign.errors import DemoalignError
 from demoalign.pipeline import Pipeline
 from demoalign.pipeline.validate import validate
 from demoalign.records import Rollout, read_records
-from demoalign.rewards.density_ratio import DensityRatio
+from demoalign.rewards.density_ratio import DensityRatio, TokenRatios
 from demoalign.rewards.ensemble import EnsembleSelector
 from demoalign.rewards.reward_model import RewardModel
 from demoalign.store import read_json
@@ -127,13 +127,13 @@ def test_members_are_not_scored_twice(
     shutil.rmtree(tmp_path / "copy" / "small" / "best-of-n")
     pipeline = Pipeline(combined.recipe({"output": str(tmp_path / "copy")}))
     asked = []
-    score = DensityRatio.score
+    read = DensityRatio.read
 
-    def counted(self: DensityRatio, prompts: Sequence[Any], *others: Any) -> Array:
+    def counted(self: DensityRatio, prompts: Sequence[Any], *others: Any) -> list[TokenRatios]:
         asked.append(len(prompts))
-        return score(self, prompts, *others)
+        return read(self, prompts, *others)
 
-    monkeypatch.setattr(DensityRatio, "score", counted)
+    monkeypatch.setattr(DensityRatio, "read", counted)
     assert stages_done(pipeline.advance("best-of-n")) == ["best-of-n"]
     assert asked == [len(stored_scores(combined.run)["both"])]
     assert stored_scores(tmp_path / "copy" / "small") == stored_scores(combined.run)

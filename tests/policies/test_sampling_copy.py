@@ -60,7 +60,13 @@ def test_a_copy_in_the_same_precision_is_the_same_policy(
     assert copied is not None
     with torch.inference_mode():
         torch.testing.assert_close(copied(IDS).logits, logits(policy), atol=2e-4, rtol=0)
-    assert small_copy(Policy("initial", policy.backbone)) is None, "nothing to merge"
+    initial = Policy("initial", policy.backbone)
+    bare = small_copy(initial)  # adapters that are off cost time, too
+    assert bare is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(bare(IDS).logits, logits(initial), atol=2e-4, rtol=0)
+    policy.backbone.remove_adapter("sft")
+    assert small_copy(initial) is None, "nothing to leave out"
 
 
 def test_sampling_from_the_copy(model_folder: ModelFolder) -> None:

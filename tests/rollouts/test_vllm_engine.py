@@ -69,13 +69,20 @@ def test_temperatures_that_vllm_would_change_or_refuse(temperature: float) -> No
 
 def test_a_request_says_everything_and_leaves_nothing_to_vllm() -> None:
     assert settings(
-        temperature=0.7, top_p=0.9, top_k=5, min_new_tokens=2, max_new_tokens=9, stop=("\n", "Q:")
+        temperature=0.7,
+        top_p=0.9,
+        top_k=5,
+        min_p=0.05,
+        min_new_tokens=2,
+        max_new_tokens=9,
+        stop=("\n", "Q:"),
     ) == {
         "n": 1,
         "seed": request_seed(0, "p", 2),
         "temperature": 0.7,
         "top_p": 0.9,
         "top_k": 5,
+        "min_p": 0.05,
         "min_tokens": 2,
         "max_tokens": 9,
         "stop_token_ids": [2, 7],
