@@ -13,6 +13,7 @@ policy over those of the SFT policy: 8 prompts of 200 tokens, 64 completions of 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -26,6 +27,7 @@ import torch
 from bench_models import as_backbone, prompt_ids, small_llama, text_of
 from bench_sampling import PROMPT, settings, specs
 from demoalign.config import AdapterConfig, ExtrapolateConfig, ModelConfig, RatioConfig
+from demoalign.demonstrations.render import render_completions, render_prompt
 from demoalign.improve.extrapolate import Extrapolation, extrapolate
 from demoalign.lab import BASE, prompts
 from demoalign.policies import sampling_copy
@@ -80,15 +82,19 @@ def scoring(repeats: int, vocabulary: int = 4096) -> Found:
     sft, initial = tuned(as_backbone(small_llama(vocabulary=vocabulary)))
     asked = [prompt_ids(PROMPT, i, vocabulary) for i in range(READ) for _ in range(PER_PROMPT)]
     said = [prompt_ids(SAID, 1000 + i, vocabulary) for i in range(READ * PER_PROMPT)]
-    rows = [Row(tuple(x), tuple(y)) for x, y in zip(asked, said, strict=True)]
     questions, answers = [text_of(x) for x in asked], [text_of(y) for y in said]
+    tokenizer, open_ended = sft.backbone.tokenizer, [False] * len(said)
+    completions = render_completions(tokenizer, questions, answers, open_ended)
+    rows = [  # as scoring reads them: a prompt's text may encode to more tokens than it was made of
+        Row(tuple(render_prompt(tokenizer, x)), tuple(y))
+        for x, y in zip(questions, completions, strict=True)
+    ]
     known = [
         (row.completion, each.values.tolist())
         for row, each in zip(rows, completion_logprobs(sft, rows), strict=True)
     ]
     plain = DensityRatio.between(sft, initial, RatioConfig())
     inside = DensityRatio.between(sft, initial, RatioConfig(conditional=True))
-    open_ended = [False] * len(rows)
     sides: dict[str, Callable[[], object]] = {
         "one_forward": lambda: completion_logprobs(initial, rows),
         "known": lambda: plain.score(questions, answers, open_ended, known),
@@ -96,6 +102,8 @@ def scoring(repeats: int, vocabulary: int = 4096) -> Found:
         "unknown": lambda: plain.score(questions, answers, open_ended),
         "conditional": lambda: inside.score(questions, answers, open_ended),
     }
+    gc.collect()
+    gc.freeze()  # a full collection takes a tenth of a pass, and would fall on any side
     rounds = [{name: seconds(run) for name, run in sides.items()} for _ in range(repeats + 1)][1:]
 
     def over(side: str, other: str) -> float:
