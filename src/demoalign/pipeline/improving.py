@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from demoalign.pipeline.measure import SFT_LOGPROB, test_rows
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.sampling import specs_of
 from demoalign.pipeline.sources import improved_sources
-from demoalign.pipeline.training import within_context
+from demoalign.pipeline.training import store_policy, within_context
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import completion_logprobs
 from demoalign.policies.policy import Policy
@@ -24,7 +22,6 @@ from demoalign.records import Prompt, Rollout, Score, write_records
 from demoalign.rollouts.engine import AnyPolicy
 from demoalign.rollouts.engines import make_engine
 from demoalign.rollouts.write import read_rollouts, write_rollouts
-from demoalign.store import write_json
 
 LOGPROBS = "logprobs.jsonl"
 
@@ -47,13 +44,7 @@ def distil_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> Non
     said = [_learned(student, prompts[each.prompt_id], each) for each in read_rollouts(path)]
     settings = within_context(config, backbone)
     summary = train_sft(backbone, adapter, said, settings, recipe.seed, folder)
-    if adapter is None:
-        backbone.causal.save_pretrained(str(folder))
-        backbone.tokenizer.save_pretrained(str(folder))
-    else:
-        backbone.save_adapter(adapter, folder)
-    write_json(folder / "training.json", dataclasses.asdict(summary))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    store_policy(backbone, adapter, summary, folder)
     models.release()
 
 

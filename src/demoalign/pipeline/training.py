@@ -19,7 +19,7 @@ from demoalign.pipeline.memory import give_back
 from demoalign.pipeline.models import Models, member_folder
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import SFT
-from demoalign.policies.sft import train_sft
+from demoalign.policies.sft import SftSummary, train_sft
 from demoalign.records import Metric
 from demoalign.rewards.agreement import agreement_metrics
 from demoalign.rewards.comparisons import Comparison, hold_out
@@ -47,6 +47,14 @@ def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     rows = [render(backbone.tokenizer, row.prompt, row.completion) for row in train]
     config = within_context(recipe.sft, backbone)
     summary = train_sft(backbone, adapter, rows, config, recipe.seed, folder)
+    store_policy(backbone, adapter, summary, folder)
+    models.release()
+
+
+def store_policy(
+    backbone: Backbone, adapter: str | None, summary: SftSummary, folder: Path
+) -> None:
+    """A policy that was trained, as a model folder without resume points."""
     if adapter is None:
         backbone.causal.save_pretrained(str(folder))
         backbone.tokenizer.save_pretrained(str(folder))
@@ -54,7 +62,6 @@ def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
         backbone.save_adapter(adapter, folder)
     write_json(folder / "training.json", dataclasses.asdict(summary))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    models.release()
 
 
 def reward_stage(
