@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from demoalign.config import DecodingRatioConfig
+from demoalign.errors import RecipeError
 from demoalign.pipeline import Pipeline
 from demoalign.pipeline.models import Models
+from demoalign.pipeline.sources import sft_sources
 from demoalign.policies import Policy
 from demoalign.rollouts.write import read_rollouts
 from tests.conftest import ModelFolder
@@ -131,6 +133,31 @@ def test_own_prompts_are_answered_by_an_improved_policy(improved: Project, tmp_p
     said = cli(*command, "--policy", "better")
     assert said.status == 1
     assert "--policy: must be one of sft, extrapolated, distilled, found 'better'" in said.err
+
+
+def test_a_strength_that_is_left_open_is_chosen_first(improved: Project, tmp_path: Path) -> None:
+    """Also where only own prompts are to be answered."""
+    asked, answers = tmp_path / "asked.jsonl", tmp_path / "answers.jsonl"
+    asked.write_text('"Why is lamp 3 off?"\n', encoding="utf-8")
+    recipe = improved.file(
+        {"improve.strength": "auto", "improve.distil": None, "output": str(tmp_path)}, "auto.yaml"
+    )
+    command = ["best-of-n", recipe, "--prompts", asked, "--output", answers, "--n", "1"]
+    said = cli(*command, "--policy", "extrapolated")
+    assert said.status == 0, said.err
+    assert (tmp_path / "small" / "strength" / "chosen.json").is_file()
+    assert not (tmp_path / "small" / "rollouts-test").exists()
+
+
+def test_servers_do_not_extrapolate(improved: Project) -> None:
+    """Told before anything is trained; and a server is not asked for what the API lacks."""
+    served = {"rollouts.engine": "openai", "rollouts.endpoint": {"base_url": "http://localhost:1"}}
+    with pytest.raises(RecipeError, match=r"needs rollouts.engine: transformers, found openai"):
+        improved.recipe(served)
+    sources = sft_sources(improved.recipe({**served, "improve": {"method": "best_of_n"}}))
+    assert {each.selector for each in sources} == {
+        *("none", "greedy", "temperature-0.7", "top-p-0.9")
+    }
 
 
 def test_best_of_n_makes_no_policy(copy_of_run: CopyOfRun) -> None:

@@ -127,6 +127,11 @@ class Recipe(Section):
         if any(r.preferences == "golden" for r in self.reward) and not self.evaluation.golden:
             raise ValueError("reward.preferences: golden needs evaluation.golden, found none")
         in_order(self.reward)
+        if self.improve.method == "extrapolate" and self.rollouts.engine != "transformers":
+            raise ValueError(
+                "improve.method: extrapolate combines the logits of two policies at every token, "
+                f"which needs rollouts.engine: transformers, found {self.rollouts.engine}"
+            )
         return self
 
     @property

@@ -44,7 +44,7 @@ def answer_prompts(
         )
     questions = read_prompts(prompts)
     pipeline = Pipeline(recipe)
-    pipeline.advance("policy" if policy == DISTILLED else "reward")
+    pipeline.advance(_needs(recipe, policy))
     config, improve = recipe.reward[titles.index(name)], recipe.improve
     sampled, judge = _policy(pipeline, policy), pipeline.models.selector(config)
     choices = best_of_n(
@@ -77,6 +77,15 @@ def answer_prompts(
         "tokens_sampled": sum(choice.tokens for choice in choices),
         "rejected": sum(score is None for choice in choices for score in choice.scores),
     }
+
+
+def _needs(recipe: Recipe, policy: str) -> str:
+    """The last stage that must be done before a policy can be sampled."""
+    improve = recipe.improve
+    if policy == DISTILLED:
+        return "policy"
+    chooses = isinstance(improve, ExtrapolateConfig) and improve.strength == "auto"
+    return "strength" if policy == EXTRAPOLATED and chooses else "reward"
 
 
 def _policy(pipeline: Pipeline, name: str) -> AnyPolicy:

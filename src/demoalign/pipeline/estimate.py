@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from demoalign.config import ExtrapolateConfig, OptimiserConfig, Recipe
+from demoalign.config import TRUNCATIONS, ExtrapolateConfig, OptimiserConfig, Recipe
 from demoalign.pipeline.training import train_samples
 from demoalign.policies.load import choose_device, choose_dtype
 
@@ -94,7 +94,8 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
         return forward * prompts * (reads * sizes.prompt + completions * sizes.completion)
 
     is_local = recipe.rollouts.engine != "openai"
-    others = recipe.evaluation.initial_samples + 2
+    truncated = recipe.evaluation.truncated_samples * len(TRUNCATIONS)
+    others = recipe.evaluation.initial_samples + truncated + 2
     seconds = {
         "sft": training(recipe.sft, sizes.train),
         "rollouts": is_local

@@ -139,10 +139,11 @@ class Pipeline:
             Stage("sft", sft, partial(sft_stage, recipe, folder, models), resumes=True),
             Stage("rollouts", rollouts, partial(rollouts_stage, recipe, folder, models), True),
             *rewards.values(),
+            *improving[:-1],
             Stage(
                 "rollouts-test", tests, partial(test_rollouts_stage, recipe, folder, models), True
             ),
-            *improving,
+            *improving[-1:],
             Stage("best-of-n", best, partial(best_of_n_stage, recipe, folder, models)),
             Stage("evaluation", evaluation, partial(evaluation_stage, recipe, folder, models)),
         )
@@ -255,7 +256,10 @@ class Pipeline:
         )
 
     def _improving(self, sft: str, rollouts: str, tests: str) -> list[Stage]:
-        """The stages of the recipe's way of improving; best-of-n needs none."""
+        """The stages of the recipe's way of improving, of which the last answers the test prompts.
+
+        Best-of-n needs none.
+        """
         recipe, improve = self.recipe, self.recipe.improve
         if not isinstance(improve, ExtrapolateConfig):
             return []

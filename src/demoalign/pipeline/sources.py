@@ -61,7 +61,9 @@ def sft_sources(recipe: Recipe) -> list[Source]:
     ]
     if not recipe.evaluation.truncated_samples:
         return plain
-    return plain + [Source(f"{SFT}-{name}", SFT, name, stage) for name in TRUNCATIONS]
+    served = recipe.rollouts.engine == "openai"  # the API has no min_p; servers may refuse it
+    known = [name for name, cut in TRUNCATIONS.items() if not (served and "min_p" in cut)]
+    return plain + [Source(f"{SFT}-{name}", SFT, name, stage) for name in known]
 
 
 def improved_sources(recipe: Recipe) -> list[Source]:
