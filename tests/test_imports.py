@@ -18,6 +18,7 @@ VOCABULARY = ("version", "errors", "records", "config", "store", "intervals", "p
 TOP = ("pipeline", "cli", "console", "__main__", "__init__")
 STAGES = (
     VOCABULARY,
+    ("endpoints",),
     ("demonstrations",),
     ("policies",),
     ("rollouts",),

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from demoalign.endpoints.endpoint import KEY_VARIABLE
 from demoalign.evaluation.judge.pairs import CONTROLS
 from demoalign.pipeline import Pipeline
 from demoalign.records import Metric
-from demoalign.rollouts.endpoint import KEY_VARIABLE
 from tests.judges import USAGE, different_letters
 from tests.pipeline.conftest import CopyOfRun
 from tests.pipeline.runs import (

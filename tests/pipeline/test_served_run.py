@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from demoalign.endpoints.endpoint import KEY_VARIABLE
 from demoalign.pipeline import Pipeline
-from demoalign.rollouts.endpoint import KEY_VARIABLE
 from tests.conftest import ModelFolder
 from tests.pipeline.runs import (
     Project,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from demoalign.endpoints.endpoint import KEY_VARIABLE
 from demoalign.policies import Policy, sampling_copy
-from demoalign.rollouts.endpoint import KEY_VARIABLE
 from tests.rollouts.remote import without_weights
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demoalign.endpoints.endpoint import KEY_VARIABLE, Backoff, retry_after
 from demoalign.errors import RolloutError
 from demoalign.policies import Policy
 from demoalign.rollouts.asking import request_seed
-from demoalign.rollouts.endpoint import KEY_VARIABLE, Backoff, retry_after
 from tests.rollouts.remote import (
     CANARY,
     SPECS,

@@ -12,6 +12,7 @@ import torch
 
 from demoalign.config import RolloutsConfig
 from demoalign.demonstrations.render import render
+from demoalign.endpoints.in_order import AHEAD
 from demoalign.errors import RecipeError
 from demoalign.lab import BASE
 from demoalign.lab import demonstrations as lab_demonstrations
@@ -19,7 +20,6 @@ from demoalign.policies import Policy
 from demoalign.records import Rollout
 from demoalign.rollouts import PromptSpec, make_engine
 from demoalign.rollouts.asking import request_seed
-from demoalign.rollouts.in_order import AHEAD
 from demoalign.rollouts.openai_engine import OpenAIEngine
 from tests.conftest import ModelFolder
 from tests.models import chat, load_backbone, logits_of

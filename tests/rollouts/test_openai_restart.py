@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from demoalign.endpoints.endpoint import KEY_VARIABLE
 from demoalign.policies import Policy
 from demoalign.rollouts import PromptSpec
-from demoalign.rollouts.endpoint import KEY_VARIABLE
 from demoalign.rollouts.openai_engine import OpenAIEngine
 from demoalign.rollouts.write import read_rollouts
 from tests.rollouts.remote import (

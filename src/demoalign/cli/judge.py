@@ -98,7 +98,7 @@ def judge(
     wanted = Comparison((policy, selector, n), (against, against_selector, against_n))
     judging = Judging(folder, config, wanted, name)
     expected = judging.estimate()
-    sys.stderr.write(expected.line + "\n")
+    sys.stderr.write(expected.line("judge") + "\n")
     if estimate:
         return finish({"estimate": dataclasses.asdict(expected)}, as_json)
     summary = judging.judge()

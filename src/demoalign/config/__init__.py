@@ -11,6 +11,7 @@ from demoalign.config.baselines import (
     DpoConfig,
     SftBaselineConfig,
 )
+from demoalign.config.chat import ChatConfig, PriceConfig
 from demoalign.config.evaluation import EvaluationConfig, GoldenConfig
 from demoalign.config.improve import (
     METHODS,
@@ -21,7 +22,7 @@ from demoalign.config.improve import (
     ImproveConfig,
     RejectionConfig,
 )
-from demoalign.config.judge import JudgeConfig, PriceConfig
+from demoalign.config.judge import JudgeConfig
 from demoalign.config.lm_eval import LmEvalConfig
 from demoalign.config.load import dump_recipe, load_recipe, parse_recipe
 from demoalign.config.recipe import (
@@ -70,6 +71,7 @@ __all__ = [
     "BaselineBase",
     "BaselineConfig",
     "BestOfNConfig",
+    "ChatConfig",
     "DecodingRatioConfig",
     "DemonstrationsConfig",
     "DistilConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from demoalign.demonstrations.fields import RowError, checked_text, found, is_missing
 
@@ -15,6 +15,9 @@ SHAREGPT_ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
+SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+"""What roles are called where a conversation is written as text, as in HH-RLHF."""
+
 MAY_BE_BLANK = frozenset({"system", "tool"})
 
 
@@ -114,3 +117,14 @@ def answer(field: str, value: object) -> str:
             field, f"must be text or a list of one assistant message, found {found(value)}"
         )
     return given[0]["content"]
+
+
+def speaker(role: str) -> str:
+    """What a role is called in a conversation that is written as text."""
+    return SPEAKERS.get(role, role.title())
+
+
+def transcript(prompt: Sequence[Mapping[str, str]]) -> str:
+    """Messages as an HH-RLHF transcript that ends where the assistant is to speak."""
+    turns = [f"\n\n{speaker(turn['role'])}: {turn['content']}" for turn in prompt]
+    return "".join(turns) + "\n\nAssistant:"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from demoalign.demonstrations.messages import transcript
 from demoalign.errors import ModelError
 from demoalign.records import Prompt
 
 _PROBE = "demoalign"
-_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,7 @@ def prompt_text(tokenizer: Any, prompt: Prompt) -> str:
         return str(
             tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         )
-    turns = [
-        f"\n\n{_SPEAKERS.get(turn['role'], turn['role'].title())}: {turn['content']}"
-        for turn in prompt
-    ]
-    return "".join(turns) + "\n\nAssistant:"
+    return transcript(prompt)
 
 
 def render_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:

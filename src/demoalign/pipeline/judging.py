@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from demoalign.config import JudgeConfig, Recipe, load_recipe
+from demoalign.endpoints.cost import Estimate
+from demoalign.endpoints.endpoint import Backoff
 from demoalign.errors import RecipeError, StoreError
 from demoalign.evaluation.judge import Asked, Judge, Outcome, Pair, Template, load_template
 from demoalign.evaluation.judge import control_pairs as controls_of
-from demoalign.evaluation.judge.cost import Estimate
 from demoalign.evaluation.judge.pairs import PAIR
 from demoalign.evaluation.judge.summary import (
     Share,
@@ -39,7 +40,6 @@ from demoalign.pipeline.measure import test_rows
 from demoalign.pipeline.resolve import resolve_lab
 from demoalign.pipeline.sides import DEMONSTRATIONS, Side, Stored
 from demoalign.records import Metric
-from demoalign.rollouts.endpoint import Backoff
 from demoalign.store import Run, settings_of, write_json, write_text
 
 FOLDER = "judge"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 
 from demoalign.config import EndpointConfig, Recipe
+from demoalign.endpoints.endpoint import model_name
 from demoalign.errors import RolloutError
 from demoalign.policies.policy import INITIAL, SFT
-from demoalign.rollouts.endpoint import model_name
 from demoalign.rollouts.served_models import served_models
 
 

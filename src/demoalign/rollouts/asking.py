@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx2
 
+from demoalign.endpoints.endpoint import Endpoint
+from demoalign.endpoints.in_order import in_order
 from demoalign.errors import RolloutError
 from demoalign.rollouts.choices import Choice, read_choices
-from demoalign.rollouts.endpoint import Endpoint
 from demoalign.rollouts.engine import PromptSpec
-from demoalign.rollouts.in_order import in_order
 from demoalign.rollouts.random_streams import stream_key
 from demoalign.rollouts.responses import Responses
 

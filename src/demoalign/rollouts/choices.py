@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from demoalign.demonstrations.render import answer_end, render_completion
+from demoalign.endpoints.endpoint import UnusableError
 from demoalign.policies.policy import Policy
 from demoalign.records import FinishReason, Rollout
-from demoalign.rollouts.endpoint import UnusableError
 from demoalign.rollouts.engine import PromptSpec, rollout_id
 
 FILTERED = "content_filter"

@@ -25,13 +25,13 @@ from typing import Any
 
 from demoalign.config import EndpointConfig, RolloutsConfig
 from demoalign.demonstrations.render import prompt_text
+from demoalign.endpoints.endpoint import Backoff, Endpoint, model_name
 from demoalign.errors import RecipeError, RolloutError
 from demoalign.policies.policy import Policy
 from demoalign.progress import meter
 from demoalign.records import Rollout
 from demoalign.rollouts.asking import Asking, Question
 from demoalign.rollouts.choices import FILTERED, rollout_of
-from demoalign.rollouts.endpoint import Backoff, Endpoint, model_name
 from demoalign.rollouts.engine import AnyPolicy, PromptSpec, plain_policy, sample_indices
 from demoalign.rollouts.responses import Responses
 

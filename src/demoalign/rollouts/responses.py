@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from demoalign.rollouts.appended import AppendedLines
+from demoalign.endpoints.appended import AppendedLines
 from demoalign.rollouts.choices import Choice
 
 Key = tuple[str, int]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demoalign.config import EndpointConfig
-from demoalign.rollouts.endpoint import Endpoint
+from demoalign.endpoints.endpoint import Endpoint
 
 PATIENCE = 10.0
 """Seconds to wait for the list, unless a request may take less."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from demoalign.config import JudgeConfig
+from demoalign.endpoints.endpoint import KEY_VARIABLE
 from demoalign.errors import EvaluationError
 from demoalign.evaluation.judge import (
     Answer,
@@ -20,7 +21,6 @@ from demoalign.evaluation.judge import (
     measure,
     measure_controls,
 )
-from demoalign.rollouts.endpoint import KEY_VARIABLE
 from tests.judges import answers_of
 from tests.rollouts.remote import CANARY, Pauses, canaries
 from tests.servers import Json, Server, closed_port, serving

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demoalign.config import JudgeConfig
+from demoalign.endpoints.chat import ChatRequest, Replies, Reply, ask_chat, unanswered
+from demoalign.endpoints.cost import Cost, Estimate, cost_of, estimate_cost
+from demoalign.endpoints.endpoint import Advice, Backoff, Endpoint
 from demoalign.errors import EvaluationError, RolloutError
-from demoalign.evaluation.judge.cost import Cost, Estimate, cost_of, estimate_cost
 from demoalign.evaluation.judge.pairs import Outcome, Pair, requests_of
 from demoalign.evaluation.judge.template import Template
 from demoalign.evaluation.judge.verdict import read_verdict
 from demoalign.progress import meter
-from demoalign.rollouts.chat import ChatRequest, Replies, Reply, ask_chat, unanswered
-from demoalign.rollouts.endpoint import Advice, Backoff, Endpoint
 
 ADVICE = Advice(
     "evaluation.judge",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from demoalign.config import JudgeConfig
+from demoalign.endpoints.chat import ChatRequest
 from demoalign.evaluation.judge.template import Template, conversation_of
 from demoalign.evaluation.judge.verdict import Verdict
 from demoalign.records import Prompt
-from demoalign.rollouts.chat import ChatRequest
 
 Kind = Literal["pair", "empty", "colon", "instruction", "itself"]
 Result = Literal["win", "tie", "lose", "refused", "unparseable"]
@@ -139,7 +139,7 @@ def requests_of(pair: Pair, template: Template, config: JudgeConfig) -> tuple[Ch
     both = (pair.first.text, pair.second.text)
     return tuple(
         ChatRequest(
-            _body(template.render(conversation, *_placed(both, order)), config),
+            config.body(template.render(conversation, *_placed(both, order))),
             repeat=order if both[0] == both[1] else 0,
         )
         for order in ORDERS
@@ -148,15 +148,3 @@ def requests_of(pair: Pair, template: Template, config: JudgeConfig) -> tuple[Ch
 
 def _placed(both: Sequence[str], order: int) -> tuple[str, str]:
     return (both[0], both[1]) if order == 0 else (both[1], both[0])
-
-
-def _body(question: str, config: JudgeConfig) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": config.model,
-        "messages": [{"role": "user", "content": question}],
-    }
-    if config.temperature is not None:
-        body["temperature"] = config.temperature
-    if config.max_tokens is not None:
-        body["max_tokens"] = config.max_tokens
-    return {**body, **config.parameters}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
+from demoalign.demonstrations.messages import speaker
+from demoalign.endpoints.forms import Blanks, FormError, fill
 from demoalign.errors import EvaluationError
 from demoalign.records import Prompt
 
@@ -17,12 +16,7 @@ PAPER = (
 )
 """Appendix E.4 word for word, with {criterion} where the paper says ``harmless``."""
 
-NEEDED = ("conversation", "answer_a", "answer_b")
-KNOWN = (*NEEDED, "criterion")
-PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
-"""A name in braces; in double braces it is the name in single ones, and no placeholder."""
-
-SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+BLANKS = Blanks(("conversation", "answer_a", "answer_b"), ("criterion",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +24,7 @@ class Template:
     """A checked template.
 
     Attributes:
-        text: with each of `NEEDED` at least once.
+        text: with each of the blanks that are needed.
         criterion: what ``{criterion}`` stands for.
     """
 
@@ -45,11 +39,7 @@ class Template:
             "answer_b": answer_b,
             "criterion": self.criterion,
         }
-
-        def fill(found: re.Match[str]) -> str:
-            return f"{{{found[1]}}}" if found[1] else values[found[2]]
-
-        return PLACEHOLDER.sub(fill, self.text)
+        return fill(self.text, values)
 
 
 def make_template(text: str, criterion: str, where: str = "template") -> Template:
@@ -58,22 +48,10 @@ def make_template(text: str, criterion: str, where: str = "template") -> Templat
     Raises:
         EvaluationError: a placeholder that is needed is not there, or one is unknown.
     """
-    names = [found[2] for found in PLACEHOLDER.finditer(text) if found[2]]
-    shown = ", ".join(f"{{{name}}}" for name in dict.fromkeys(names)) or "none"
-    needed = ", ".join(f"{{{name}}}" for name in NEEDED)
-    missing = [f"{{{name}}}" for name in NEEDED if name not in names]
-    if unknown := [name for name in names if name not in KNOWN]:
-        close = difflib.get_close_matches(unknown[0], KNOWN, n=1, cutoff=0.5)
-        hint = f"; did you mean {{{close[0]}}}?" if close else ""
-        raise EvaluationError(
-            f"evaluation.judge.template: {where}: placeholders are {needed} and {{criterion}}, "
-            f"found {{{unknown[0]}}}{hint} Write {{{{{unknown[0]}}}}} to have it as it stands."
-        )
-    if missing:
-        raise EvaluationError(
-            f"evaluation.judge.template: {where}: must hold {needed}, found {shown}; "
-            f"{', '.join(missing)} is missing. Put it where the text is to stand."
-        )
+    try:
+        BLANKS.check(text)
+    except FormError as error:
+        raise EvaluationError(f"evaluation.judge.template: {where}: {error}") from None
     return Template(text, criterion)
 
 
@@ -86,21 +64,14 @@ def load_template(path: str | None, criterion: str) -> Template:
     if path is None:
         return make_template(PAPER, criterion)
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(
-            f"evaluation.judge.template: {path}: must be a text file in UTF-8, found {error}. "
-            "Leave it out to ask with the paper's template."
-        ) from error
-    return make_template(text, criterion, path)
+        return Template(BLANKS.read(path, "the paper's template"), criterion)
+    except FormError as error:
+        raise EvaluationError(f"evaluation.judge.template: {path}: {error}") from error
 
 
 def conversation_of(prompt: Prompt) -> str:
     """A prompt as the judge reads it: its text, or who said what."""
     if isinstance(prompt, str):
         return prompt.strip()
-    turns = [
-        f"{SPEAKERS.get(turn['role'], turn['role'].title())}: {turn['content'].strip()}"
-        for turn in prompt
-    ]
+    turns = [f"{speaker(turn['role'])}: {turn['content'].strip()}" for turn in prompt]
     return "\n\n".join(turns)

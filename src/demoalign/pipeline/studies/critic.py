@@ -115,7 +115,7 @@ def _by_judge(pipeline: Pipeline, judge: JudgeConfig, n: int) -> Outcomes:
     found = {}
     for policy, against in ((irl, preference), (irl, samples), (preference, samples)):
         judging = Judging(pipeline.run.folder, judge, Comparison(policy, against))
-        sys.stderr.write(f"{judging.estimate().line}\n")
+        sys.stderr.write(f"{judging.estimate().line('judge')}\n")
         summary = judging.judge()
         lines = (Path(summary["folder"]) / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
         pairs = [pair for pair in map(json.loads, lines) if pair["kind"] == PAIR]

@@ -1,4 +1,4 @@
-"""What judging will cost at most, and what it has cost."""
+"""What asking a chat model will cost at most, and what it has cost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from demoalign.config import JudgeConfig, PriceConfig
-from demoalign.rollouts.chat import ChatRequest, Reply
+from demoalign.config import ChatConfig, PriceConfig
+from demoalign.endpoints.chat import ChatRequest, Reply
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English; other languages have more tokens."""
@@ -33,9 +33,8 @@ class Estimate:
     completion_tokens: int | None
     price: float | None
 
-    @property
-    def line(self) -> str:
-        """What is about to be asked, in one line."""
+    def line(self, what: str) -> str:
+        """What is about to be asked for which purpose, in one line."""
         most = (
             "no limit of written tokens"
             if self.completion_tokens is None
@@ -43,7 +42,7 @@ class Estimate:
         )
         price = "" if self.price is None else f", at most {self.price:.2f} at the prices given"
         return (
-            f"judge: {self.requests} requests to make, {self.stored} replies stored; about "
+            f"{what}: {self.requests} requests to make, {self.stored} replies stored; about "
             f"{self.prompt_tokens:,} tokens read ({CHARACTERS_PER_TOKEN} characters each), "
             f"{most}{price}"
         )
@@ -67,14 +66,14 @@ class Cost:
     price: float | None
 
 
-def estimate_cost(missing: Iterable[ChatRequest], stored: int, config: JudgeConfig) -> Estimate:
+def estimate_cost(missing: Iterable[ChatRequest], stored: int, config: ChatConfig) -> Estimate:
     """What asking these questions will cost at most."""
     sizes = [
         sum(len(message["content"]) for message in request.body["messages"]) for request in missing
     ]
     prompt = sum(math.ceil(size / CHARACTERS_PER_TOKEN) for size in sizes)
     completion = None if config.max_tokens is None else len(sizes) * config.max_tokens
-    price = None if completion is None else _price(config.price, prompt, completion)
+    price = None if completion is None else price_of(config.price, prompt, completion)
     return Estimate(len(sizes), stored, prompt, completion, price)
 
 
@@ -90,10 +89,11 @@ def cost_of(replies: Iterable[Reply], price: PriceConfig | None) -> Cost:
     if found and not told:
         return Cost(len(found), without, None, None, None)
     prompt, completion = (sum(tokens) for tokens in zip(*told, strict=True)) if told else (0, 0)
-    return Cost(len(found), without, prompt, completion, _price(price, prompt, completion))
+    return Cost(len(found), without, prompt, completion, price_of(price, prompt, completion))
 
 
-def _price(price: PriceConfig | None, prompt: int, completion: int) -> float | None:
+def price_of(price: PriceConfig | None, prompt: int, completion: int) -> float | None:
+    """What so many tokens cost; None where it is not known."""
     if price is None:
         return None
     return (prompt * price.input + completion * price.output) / MILLION

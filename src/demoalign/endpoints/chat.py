@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx2
 
+from demoalign.endpoints.appended import AppendedLines
+from demoalign.endpoints.endpoint import Endpoint, UnusableError, server_message
+from demoalign.endpoints.in_order import in_order
 from demoalign.errors import RolloutError
-from demoalign.rollouts.appended import AppendedLines
-from demoalign.rollouts.endpoint import Endpoint, UnusableError, server_message
-from demoalign.rollouts.in_order import in_order
 
 PATH = "chat/completions"
 FILTERED = "content_filter"

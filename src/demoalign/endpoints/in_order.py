@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from demoalign.rollouts.endpoint import Endpoint
-from demoalign.rollouts.event_loop import event_loop
+from demoalign.endpoints.endpoint import Endpoint
+from demoalign.endpoints.event_loop import event_loop
 
 AHEAD = 4
 """Questions that may be begun before the first of them is handed on, as a multiple of those that
