@@ -14,13 +14,13 @@ import torch
 from demoalign.config import AdapterConfig, DpoConfig
 from demoalign.errors import TrainingError
 from demoalign.improve.dpo import (
-    ADAPTER,
     TokenPair,
     dpo_trainer,
     reference_logprobs,
     token_pairs,
     train_dpo,
 )
+from demoalign.improve.referred import ADAPTER
 from demoalign.policies import Backbone, Policy
 from demoalign.policies.policy import INITIAL
 from demoalign.rewards.comparisons import Answer, Comparison

@@ -4,12 +4,14 @@ Unknown keys and values outside their rule are errors that name the key, the rul
 value found, with the nearest known key. Defaults are those of the paper (appendix E.6).
 """
 
+from demoalign.config.baseline import BaselineBase, ReferredConfig
 from demoalign.config.baselines import (
     BASELINE_METHODS,
-    BaselineBase,
     BaselineConfig,
     DpoConfig,
+    KtoConfig,
     SftBaselineConfig,
+    SpinConfig,
 )
 from demoalign.config.chat import ChatConfig, PriceConfig
 from demoalign.config.evaluation import EvaluationConfig, GoldenConfig
@@ -49,6 +51,7 @@ from demoalign.config.rollouts import (
     VllmConfig,
 )
 from demoalign.config.section import (
+    BASELINE,
     Name,
     OptimiserConfig,
     PositiveInt,
@@ -60,6 +63,7 @@ from demoalign.config.section import (
 from demoalign.config.server import ServerConfig
 
 __all__ = [
+    "BASELINE",
     "BASELINE_METHODS",
     "DECODINGS",
     "LAB",
@@ -83,6 +87,7 @@ __all__ = [
     "GoldenConfig",
     "ImproveConfig",
     "JudgeConfig",
+    "KtoConfig",
     "LmEvalConfig",
     "ModelConfig",
     "Name",
@@ -91,6 +96,7 @@ __all__ = [
     "PriceConfig",
     "RatioConfig",
     "Recipe",
+    "ReferredConfig",
     "RejectionConfig",
     "RewardConfig",
     "RolloutsConfig",
@@ -100,6 +106,7 @@ __all__ = [
     "SftConfig",
     "Share",
     "Source",
+    "SpinConfig",
     "VllmConfig",
     "check_policies",
     "dump_recipe",

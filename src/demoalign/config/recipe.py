@@ -8,7 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from demoalign.config.baselines import BaselineConfig, check_baseline_names
+from demoalign.config.baselines import (
+    BaselineConfig,
+    check_baseline_names,
+    check_baseline_source,
+)
 from demoalign.config.evaluation import EvaluationConfig
 from demoalign.config.improve import BestOfNConfig, ImproveConfig
 from demoalign.config.reward import TAKEN, RewardConfig, in_order
@@ -129,6 +133,9 @@ class Recipe(Section):
             )
         if any(b.preferences == "golden" for b in self.baselines) and not self.evaluation.golden:
             raise ValueError("baselines.preferences: golden needs evaluation.golden, found none")
+        for reward in self.reward:
+            for source in reward.baselines:
+                check_baseline_source(f"reward.{reward.title}", source, self.baselines)
         return self
 
     @property

@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from demoalign.config.rollouts import DECODINGS
-from demoalign.config.section import Name, OptimiserConfig, PositiveInt, Section, Share, Source
+from demoalign.config.section import (
+    BASELINE,
+    Name,
+    OptimiserConfig,
+    PositiveInt,
+    RewardSource,
+    Section,
+    Share,
+)
 from demoalign.errors import RecipeError
 
 TAKEN = frozenset({*DECODINGS, "golden", "length", "mean-logprob", "sequence-logprob"})
@@ -80,8 +88,8 @@ def check_policies(what: str, positives: str, negatives: str, ratio: RatioConfig
     others = [each for each in sources if each in ("demonstrations", "preferred", "dispreferred")]
     if others:
         raise ValueError(
-            f"{what} compares two policies (initial, sft, policy:FOLDER), whose likelihoods are "
-            f"known; found {others[0]}"
+            f"{what} compares two policies (initial, sft, policy:FOLDER; of a reward also "
+            f"baseline:NAME), whose likelihoods are known; found {others[0]}"
         )
     if len(set(sources)) < len(sources):
         raise ValueError(
@@ -98,8 +106,8 @@ class RewardConfig(OptimiserConfig):
     """
 
     name: Name | None = None
-    positives: Source = "sft"
-    negatives: Source = "initial"
+    positives: RewardSource = "sft"
+    negatives: RewardSource = "initial"
     loss: Literal["bce", "bradley_terry", "bradley_terry_variance", "squared_error"] = "bce"
     model: Literal["adapter", "head", "full", "density_ratio", "mixture"] = "adapter"
     members: tuple[Name, ...] = ()
@@ -126,6 +134,12 @@ class RewardConfig(OptimiserConfig):
     def needs(self) -> tuple[str, ...]:
         """Names of the rewards that this one is made from."""
         return (self.distils,) if self.distils else self.members
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Names of the policies among its sources that are the recipe's baselines, as given."""
+        sides = (self.positives, self.negatives)
+        return tuple(each.removeprefix(BASELINE) for each in sides if each.startswith(BASELINE))
 
     @model_validator(mode="before")
     @classmethod
@@ -262,6 +276,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _short(source: str) -> str:
+    if source.startswith(BASELINE):
+        return source.removeprefix(BASELINE).replace("/", "-")
     if source.startswith("policy:"):
         return Path(source.removeprefix("policy:")).name or "policy"
     return _SHORT.get(source, source)

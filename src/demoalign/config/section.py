@@ -9,6 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 Source = Annotated[
     str, Field(pattern=r"^(demonstrations|initial|sft|preferred|dispreferred|policy:.+)$")
 ]
+BASELINE = "baseline:"
+"""How a reward's source begins that is a policy of the recipe's ``baselines``."""
+
+RewardSource = Annotated[
+    str,
+    Field(
+        pattern=r"^(demonstrations|initial|sft|preferred|dispreferred|policy:.+"
+        r"|baseline:[A-Za-z0-9][A-Za-z0-9._-]*(/iteration-[1-9][0-9]*)?)$"
+    ),
+]
+"""A source that may also be a baseline of the run, or an iteration of SPIN before the last."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]

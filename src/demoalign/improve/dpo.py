@@ -4,9 +4,7 @@ With the implicit reward r(y|x) = beta log(pi(y|x) / reference(y|x)) the loss of
 
     -log sigmoid(r(positive) - r(negative)),
 
-Bradley-Terry on that reward (appendix A.5). TRL's trainer computes it; the reference's
-log-probabilities are read once, before training, so that one set of weights is in memory at a
-time and any policy can be the reference.
+Bradley-Terry on that reward (appendix A.5). TRL's trainer computes it.
 """
 
 from __future__ import annotations
@@ -17,28 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from demoalign.config import DpoConfig
 from demoalign.demonstrations.render import render
 from demoalign.errors import TrainingError
+from demoalign.improve.referred import (
+    Array,
+    Prepared,
+    fit,
+    make_trainer,
+    sequence_logprobs,
+    trl_arguments,
+)
 from demoalign.policies.backbone import Backbone
-from demoalign.policies.checkpoints import CompleteCheckpoints, newest_complete
 from demoalign.policies.last_hidden import Row
-from demoalign.policies.logprobs import completion_logprobs
 from demoalign.policies.policy import Policy
-from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
-from demoalign.progress import meter
+from demoalign.policies.training import refuse_nonfinite
 from demoalign.rewards.comparisons import Comparison
-
-ADAPTER = "default"
-"""The name that TRL's preference trainers know the adapter by which they train."""
-
-TRL_REFERENCE = "ref"
-"""A copy of it that TRL makes for itself, of which nothing is read here."""
-
-Array = NDArray[np.float64]
 
 
 class TokenPair(NamedTuple):
@@ -105,8 +97,7 @@ def reference_logprobs(policy: Policy, pairs: Sequence[TokenPair]) -> Array:
         for pair in pairs
         for side in (pair.positive, pair.negative)
     ]
-    sums = [float(known.values.sum()) for known in completion_logprobs(policy, rows)]
-    return np.array(sums).reshape(-1, 2)
+    return sequence_logprobs(policy, rows).reshape(-1, 2)
 
 
 def train_dpo(
@@ -136,19 +127,11 @@ def train_dpo(
     Raises:
         TrainingError: an adapter on the language-model head, or a loss that is not finite.
     """
-    assert adapter in (None, ADAPTER)
-    steps = math.ceil(math.ceil(len(pairs) / config.batch_size) / config.accumulation)
-    total = max(1, math.ceil(steps * config.epochs))
-    resume = newest_complete(folder / "checkpoints")
-    (backbone.causal if adapter is None else backbone.peft).train()
-    with meter(f"DPO {config.name}", total) as shown, backbone.using(adapter):
-        try:
-            trainer = dpo_trainer(backbone, adapter, pairs, reference, config, seed, folder)
-        except ValueError as error:  # TRL's refusal of a layer that its loss would pass by
-            raise TrainingError(f"baselines.{config.name}: {error}") from error
-        trainer.add_callback(ProgressCallback(shown))
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    backbone.causal.eval()
+
+    def make() -> Any:
+        return dpo_trainer(backbone, adapter, pairs, reference, config, seed, folder)
+
+    trainer = fit(make, backbone, adapter, config, len(pairs), folder, "DPO")
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return DpoSummary(
         int(trainer.state.global_step),
@@ -170,8 +153,7 @@ def dpo_trainer(
     folder: Path,
 ) -> Any:
     """TRL's trainer of one policy; arguments as in `train_dpo`."""
-    from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback
+    from trl import DPOConfig as TrlConfig
 
     rows = [
         {
@@ -183,52 +165,20 @@ def dpo_trainer(
         }
         for pair, (up, down) in zip(pairs, reference, strict=True)
     ]
-    total = math.ceil(len(pairs) / config.batch_size) / config.accumulation * config.epochs
-    trainer = _trainer(config.name)(
-        model=backbone.causal if adapter is None else backbone.peft,
-        args=_arguments(backbone, config, seed, total, folder / "checkpoints"),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=backbone.tokenizer,
-        callbacks=[CompleteCheckpoints()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    backbone.remove_adapter(TRL_REFERENCE)
-    return trainer
-
-
-def _arguments(
-    backbone: Backbone, config: DpoConfig, seed: int, total: float, checkpoints: Path
-) -> Any:
-    from trl import DPOConfig as TrlConfig
-
-    shared = shared_arguments(config, backbone.device, seed, str(checkpoints))
-    often = max(1, min(shared["logging_steps"], int(total) // 10))
-    return TrlConfig(
-        **{**shared, "logging_steps": often},
+    arguments = TrlConfig(
+        **trl_arguments(config, backbone, seed, len(pairs), folder),
         beta=config.beta,
         loss_type=[config.loss],
         label_smoothing=config.label_smoothing,
-        precompute_ref_log_probs=True,
-        max_length=None,
-        save_strategy="steps" if config.checkpoints else "no",
-        save_steps=max(1, math.ceil(total / (config.checkpoints + 1))),
-        save_total_limit=2,
     )
+    return make_trainer(_trainer(config.name), backbone, adapter, arguments, rows)
 
 
 def _trainer(name: str) -> Any:
     """The trainer's class; TRL is heavy to import, so only when it is needed."""
     from trl import DPOTrainer
 
-    class ReferredDpoTrainer(DPOTrainer):  # type: ignore[misc]
-        """Takes rows as token ids that bring the reference's log-probabilities."""
-
-        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
-
+    class ReferredDpoTrainer(Prepared, DPOTrainer):  # type: ignore[misc]
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
             refuse_nonfinite(loss, f"baselines.{name}", self.state.global_step)

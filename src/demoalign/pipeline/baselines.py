@@ -5,24 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from demoalign.config import (
-    BaselineBase,
     BaselineConfig,
     DpoConfig,
+    KtoConfig,
     Recipe,
     SftBaselineConfig,
+    SpinConfig,
 )
 from demoalign.demonstrations.render import render
-from demoalign.improve.dpo import ADAPTER, reference_logprobs, token_pairs, train_dpo
+from demoalign.improve.dpo import reference_logprobs, token_pairs, train_dpo
+from demoalign.improve.kto import examples_of, train_kto
+from demoalign.improve.kto import reference_logprobs as kto_logprobs
 from demoalign.pipeline.comparing import answers_to, comparisons_of, labelled_pairs
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.improving import answer_tests, store_logprobs
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.sources import baseline_sources
-from demoalign.pipeline.training import store_policy, within_context
-from demoalign.policies.backbone import Backbone
+from demoalign.pipeline.spin import train_spin
+from demoalign.pipeline.training import store_policy, trainable, within_context
 from demoalign.policies.sft import train_sft
 from demoalign.records import Prompt
 from demoalign.rewards.comparisons import Answer
+
+Lesson = tuple[Prompt, Answer]
+"""A prompt, and an answer to be learned or to be avoided."""
 
 
 def baseline_stage(
@@ -31,6 +37,10 @@ def baseline_stage(
     """Train one baseline from the policy that it starts from; store a model folder."""
     if isinstance(config, SftBaselineConfig):
         _train_sft(recipe, config, run, models, folder)
+    elif isinstance(config, SpinConfig):
+        train_spin(recipe, config, run, models, folder)
+    elif isinstance(config, KtoConfig):
+        _train_kto(recipe, config, run, models, folder)
     else:
         _train_dpo(recipe, config, run, models, folder)
     models.release()
@@ -52,7 +62,7 @@ def _train_sft(
     recipe: Recipe, config: SftBaselineConfig, run: Path, models: Models, folder: Path
 ) -> None:
     lessons = _lessons(recipe, config, run, models, folder)
-    backbone, adapter = _start(recipe, config, run, models)
+    backbone, adapter = trainable(recipe, config.start, run, models)
     rows = [
         render(backbone.tokenizer, prompt, answer.completion, answer.finished)
         for prompt, answer in lessons
@@ -64,7 +74,7 @@ def _train_sft(
 
 def _lessons(
     recipe: Recipe, config: SftBaselineConfig, run: Path, models: Models, folder: Path
-) -> list[tuple[Prompt, Answer]]:
+) -> list[Lesson]:
     """Prompts with the answers to be learned."""
     train, _ = read_data(run / "demonstrations")
     if config.preferences is None:
@@ -84,24 +94,37 @@ def _train_dpo(recipe: Recipe, config: DpoConfig, run: Path, models: Models, fol
     pairs, truncated = token_pairs(tokenizer, comparisons, config.name, longest)
     logprobs = reference_logprobs(reference, pairs)
     del reference
-    backbone, adapter = _start(recipe, config, run, models)
+    backbone, adapter = trainable(recipe, config.start, run, models)
     given = pairs, logprobs, settings, recipe.seed, folder, truncated
     store_policy(backbone, adapter, train_dpo(backbone, adapter, *given), folder)
 
 
-def _start(
-    recipe: Recipe, config: BaselineBase, run: Path, models: Models
-) -> tuple[Backbone, str | None]:
-    """Weights to be trained, and the adapter that holds them: the only one on the backbone."""
-    if not models.uses_lora:
-        models.release()
-        return models.policy(config.start).backbone, None
-    backbone = models.backbone()
-    if config.start == "sft":
-        backbone.load_adapter(ADAPTER, run / "sft")
-    else:
-        backbone.add_adapter(ADAPTER, recipe.model.adapter, recipe.seed)
-    for other in backbone.adapters:
-        if other != ADAPTER:
-            backbone.remove_adapter(other)
-    return backbone, ADAPTER
+def _train_kto(recipe: Recipe, config: KtoConfig, run: Path, models: Models, folder: Path) -> None:
+    good, bad = _unpaired(recipe, config, run, models, folder)
+    reference = models.policy(config.relative_to)
+    settings = within_context(config, reference.backbone)
+    tokenizer = reference.backbone.tokenizer
+    examples, truncated = examples_of(tokenizer, good, bad, settings, recipe.seed)
+    logprobs = kto_logprobs(reference, examples)
+    del reference
+    backbone, adapter = trainable(recipe, config.start, run, models)
+    given = examples, logprobs, settings, recipe.seed, folder, truncated
+    store_policy(backbone, adapter, train_kto(backbone, adapter, *given), folder)
+
+
+def _unpaired(
+    recipe: Recipe, config: KtoConfig, run: Path, models: Models, folder: Path
+) -> tuple[list[Lesson], list[Lesson]]:
+    """Prompts with desirable and with undesirable answers."""
+    train, _ = read_data(run / "demonstrations")
+    if config.preferences is not None:
+        pairs = labelled_pairs(recipe, config.preferences, run, train, config.labels)
+        return (
+            [(pair.prompt, pair.positive) for pair in pairs],
+            [(pair.prompt, pair.negative) for pair in pairs],
+        )
+    given = run, models, folder, train
+    return (
+        answers_to(recipe, config.positives, *given, "positives"),
+        answers_to(recipe, config.negatives, *given, "negatives"),
+    )

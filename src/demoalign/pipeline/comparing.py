@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from demoalign.config import UNTRAINED, Recipe, RewardConfig
+from demoalign.config import BASELINE, UNTRAINED, Recipe, RewardConfig
 from demoalign.demonstrations import read_preferences
 from demoalign.demonstrations.split import prompt_key
 from demoalign.pipeline.goldens import main_golden
 from demoalign.pipeline.models import Models
-from demoalign.policies.policy import SFT, Policy
+from demoalign.policies.policy import INITIAL, SFT, Policy
 from demoalign.records import Demonstration, Preference, Prompt
 from demoalign.rewards.comparisons import (
     Answer,
@@ -96,8 +96,8 @@ def comparisons_of(
         return labelled_pairs(recipe, config.preferences, run, train, labels)
     prompts = {row.id: row.prompt for row in train}
     positives, negatives = folder / "positives.jsonl", folder / "negatives.jsonl"
-    ups = _answers(recipe, config.positives, run, models, positives, train)
-    downs = _answers(recipe, config.negatives, run, models, negatives, train)
+    ups = answers_by_prompt(recipe, config.positives, run, models, positives, train)
+    downs = answers_by_prompt(recipe, config.negatives, run, models, negatives, train)
     return pair_sources(prompts, ups, downs)
 
 
@@ -117,10 +117,14 @@ def answers_to(
     models: Models,
     folder: Path,
     train: Sequence[Demonstration],
+    side: str = "positives",
 ) -> list[tuple[Prompt, Answer]]:
-    """Every answer of one declared source to the training prompts, with its prompt."""
-    path = folder / "positives.jsonl"
-    answers = _answers(recipe, source, run, models, path, train)
+    """Every answer of one declared source to the training prompts, with its prompt.
+
+    The samples of a policy from elsewhere go to a file of ``folder`` that is called as the side.
+    """
+    path = folder / f"{side}.jsonl"
+    answers = answers_by_prompt(recipe, source, run, models, path, train)
     return [(row.prompt, answer) for row in train for answer in answers.get(row.id, ())]
 
 
@@ -128,7 +132,7 @@ def _preferences(recipe: Recipe, path: str) -> Sequence[Preference]:
     return read_preferences(path, skip_invalid=recipe.demonstrations.skip_invalid)
 
 
-def _answers(
+def answers_by_prompt(
     recipe: Recipe,
     source: str,
     run: Path,
@@ -140,14 +144,21 @@ def _answers(
     if source == "demonstrations":
         return answers_of_demonstrations(train)
     limit = recipe.rollouts.samples_per_prompt
-    if not source.startswith("policy:"):
+    if source in (INITIAL, SFT):
         rollouts = read_rollouts(run / "rollouts" / f"{source}.jsonl")
         return answers_of_rollouts(rollout for rollout in rollouts if rollout.index < limit)
-    models.release()
-    policy = Policy.load(source.removeprefix("policy:"), "policy", recipe.model.device)
+    policy = _asked(recipe, source, models)
     specs = [PromptSpec(row.id, row.prompt) for row in train[: recipe.rollouts.train_prompts]]
     write_rollouts(path, make_engine(recipe.rollouts), policy, specs, limit, recipe.seed)
     return answers_of_rollouts(read_rollouts(path))
+
+
+def _asked(recipe: Recipe, source: str, models: Models) -> Policy:
+    """A policy whose answers the run has not sampled yet."""
+    if source.startswith(BASELINE):
+        return models.policy(source)
+    models.release()
+    return Policy.load(source.removeprefix("policy:"), "policy", recipe.model.device)
 
 
 def _golden_preferences(

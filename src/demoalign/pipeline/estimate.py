@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
-from demoalign.config import TRUNCATIONS, DpoConfig, ExtrapolateConfig, OptimiserConfig, Recipe
+from demoalign.config import (
+    TRUNCATIONS,
+    ExtrapolateConfig,
+    OptimiserConfig,
+    Recipe,
+    ReferredConfig,
+    SpinConfig,
+)
 from demoalign.improve.strength import STRENGTHS
 from demoalign.pipeline.choosing import PROMPTS, SAMPLES
 from demoalign.pipeline.training import train_samples
@@ -186,12 +193,23 @@ def _baseline_seconds(work: Work) -> dict[str, float]:
     for config in work.recipe.baselines:
         rows = work.sampled if config.reads_rollouts else work.sizes.train
         answers = rows * len(config.sources)
-        reference = work.reading(answers) if isinstance(config, DpoConfig) else 0.0
-        found[f"baseline/{config.name}"] = work.training(config, answers) + reference
+        reference = work.reading(answers) if isinstance(config, ReferredConfig) else 0.0
+        once = work.training(config, answers) + reference
+        found[f"baseline/{config.name}"] = (
+            _spin_seconds(work, config, answers) if isinstance(config, SpinConfig) else once
+        )
         found[f"baseline-rollouts/{config.name}"] = work.shared(
             work.tests, 2, config.samples + 1
         ) + work.shared(work.tests, 1, config.samples)
     return found
+
+
+def _spin_seconds(work: Work, config: SpinConfig, answers: float) -> float:
+    """Each iteration samples (the first does not), reads its pairs, and trains on them."""
+    once = work.training(config, answers) + work.reading(answers)
+    sampling = work.shared(work.sampled, 1, work.recipe.rollouts.samples_per_prompt)
+    mixed = sum(len(config.trained_on(each + 1)) for each in range(config.iterations))
+    return mixed * once + (config.iterations - 1) * sampling
 
 
 def _matmul_rate(recipe: Recipe) -> float:

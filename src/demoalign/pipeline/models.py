@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from demoalign.config import ExtrapolateConfig, RatioConfig, Recipe, RewardConfig
+from demoalign.config import BASELINE, ExtrapolateConfig, RatioConfig, Recipe, RewardConfig
 from demoalign.errors import ModelError
 from demoalign.improve.extrapolate import DISTILLED, extrapolate
 from demoalign.policies.backbone import Backbone, stable_base
@@ -73,10 +73,13 @@ class Models:
         return Policy(SFT, self._tuned)
 
     def policy(self, source: str) -> Policy:
-        """The policy that a recipe names: initial, sft or policy:FOLDER."""
+        """The policy that a recipe names: initial, sft, baseline:NAME or policy:FOLDER."""
         known = {"initial": self.initial, "sft": self.sft}
-        giver = known.get(source)
-        return giver() if giver else self.other(source.removeprefix("policy:"))
+        if giver := known.get(source):
+            return giver()
+        if source.startswith(BASELINE):
+            return self.baseline(source.removeprefix(BASELINE))
+        return self.other(source.removeprefix("policy:"))
 
     def ratio(self, config: RewardConfig) -> DensityRatio:
         """The reward in closed form of the two policies that a recipe names."""
@@ -117,8 +120,9 @@ class Models:
         return self._trained(DISTILLED, self._folder / "policy")
 
     def baseline(self, name: str) -> Policy:
-        """A policy to compare with, as its stage has stored it."""
-        return self._trained(name, self._folder / "baseline" / name)
+        """A policy to compare with, as its stage stores it; NAME/iteration-1 is one before."""
+        folder = self._folder / policy_folder(BASELINE + name)
+        return self._trained(name.replace("/", "-"), folder)
 
     def _trained(self, name: str, folder: Path) -> Policy:
         if self.uses_lora:
@@ -185,6 +189,11 @@ class Models:
         device = self._recipe.model.device
         is_adapter = (folder / "adapter_config.json").is_file()
         return RewardModel.load(folder, name, device, self.backbone() if is_adapter else None)
+
+
+def policy_folder(source: str) -> Path:
+    """Where a policy that the run trains is stored below its folder: sft or baseline:NAME."""
+    return Path(source.replace(BASELINE, "baseline/", 1))
 
 
 def member_folder(folder: Path, config: RewardConfig, member: int) -> Path:

@@ -93,9 +93,10 @@ class StageBuilder:
             settings=_sampling_settings(recipe.rollouts),
         )
         tests = self._test_fingerprint(sft)
-        rewards = self._reward_stages(rollouts)
-        improving = self._improving(sft, rollouts, tests)
         baselines = self._baselines(data, sft, rollouts, tests)
+        compared = self._compared(baselines)
+        rewards = self._reward_stages(rollouts, compared)
+        improving = self._improving(sft, rollouts, tests)
         best = fingerprint(
             stage="best-of-n",
             tests=tests,
@@ -118,13 +119,14 @@ class StageBuilder:
             Stage("demonstrations", data, self._store_demonstrations),
             Stage("sft", sft, partial(sft_stage, recipe, folder, models), resumes=True),
             Stage("rollouts", rollouts, partial(rollouts_stage, recipe, folder, models), True),
+            *compared.values(),
             *rewards.values(),
             *improving[:-1],
             Stage(
                 "rollouts-test", tests, partial(test_rollouts_stage, recipe, folder, models), True
             ),
             *improving[-1:],
-            *baselines,
+            *(stage for stage in baselines if stage not in compared.values()),
             Stage("best-of-n", best, partial(best_of_n_stage, recipe, folder, models)),
             *preferring,
             *harness,
@@ -224,6 +226,14 @@ class StageBuilder:
             ]
         return stages
 
+    def _compared(self, baselines: list[Stage]) -> dict[str, Stage]:
+        """The trainings of baselines that rewards compare, by name; they come before rewards."""
+        names = {
+            source.partition("/")[0] for each in self.recipe.reward for source in each.baselines
+        }
+        trainings = {stage.name.removeprefix("baseline/"): stage for stage in baselines}
+        return {name: trainings[name] for name in sorted(names)}
+
     def _baseline_fingerprint(self, config: BaselineConfig, reads: str, sft: str) -> str:
         recipe = self.recipe
         elsewhere = policy_digests(*config.sources)
@@ -290,11 +300,13 @@ class StageBuilder:
             stages.append(Stage(task_folder(policy, task), wanted, work))
         return stages
 
-    def _reward_stages(self, rollouts: str) -> dict[str, Stage]:
+    def _reward_stages(self, rollouts: str, compared: dict[str, Stage]) -> dict[str, Stage]:
         """By title; a reward made of others comes after them."""
         stages: dict[str, Stage] = {}
         for config in in_order(self.recipe.reward):
             made_of = {name: stages[name].fingerprint for name in config.needs}
+            for source in config.baselines:
+                made_of[source] = compared[source.partition("/")[0]].fingerprint
             stages[config.title] = self._reward_stage(config, rollouts, made_of)
         return stages
 

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from demoalign.config import OptimiserConfig, Recipe, RewardConfig
 from demoalign.demonstrations.render import render
 from demoalign.improve.dpo import DpoSummary
+from demoalign.improve.kto import KtoSummary
+from demoalign.improve.referred import ADAPTER
 from demoalign.pipeline.comparing import comparisons_of, store_prompts
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.memory import give_back
-from demoalign.pipeline.models import Models, member_folder
+from demoalign.pipeline.models import Models, member_folder, policy_folder
 from demoalign.policies.backbone import Backbone
-from demoalign.policies.policy import SFT
+from demoalign.policies.policy import INITIAL, SFT
 from demoalign.policies.sft import SftSummary, train_sft
 from demoalign.records import Metric
 from demoalign.rewards.agreement import agreement_metrics
@@ -65,7 +67,7 @@ def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
 def store_policy(
     backbone: Backbone,
     adapter: str | None,
-    summary: SftSummary | DpoSummary,
+    summary: SftSummary | DpoSummary | KtoSummary,
     folder: Path,
     keep: bool = False,
 ) -> None:
@@ -85,6 +87,30 @@ def store_policy(
             shutil.rmtree(path)
     if not any((folder / CHECKPOINTS).glob("*")):
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def trainable(recipe: Recipe, start: str, run: Path, models: Models) -> tuple[Backbone, str | None]:
+    """Weights to be trained on from a policy, and the adapter that holds them.
+
+    Args:
+        recipe, run, models: of the run.
+        start: ``initial``, ``sft`` or ``baseline:NAME``.
+
+    Returns:
+        The backbone, and the only adapter on it; None for full fine-tuning.
+    """
+    if not models.uses_lora:
+        models.release()
+        return models.policy(start).backbone, None
+    backbone = models.backbone()
+    if start == INITIAL:
+        backbone.add_adapter(ADAPTER, recipe.model.adapter, recipe.seed)
+    else:
+        backbone.load_adapter(ADAPTER, run / policy_folder(start))
+    for other in backbone.adapters:
+        if other != ADAPTER:
+            backbone.remove_adapter(other)
+    return backbone, ADAPTER
 
 
 def _keep_checkpoints(backbone: Backbone, adapter: str | None, steps: int, folder: Path) -> None:

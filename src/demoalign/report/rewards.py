@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from demoalign.config import UNTRAINED
+from demoalign.config import BASELINE, UNTRAINED
 from demoalign.report.read import RunResults
 from demoalign.report.stored import Json, list_of, mapping_of, text_of
 
@@ -34,6 +34,8 @@ def _title(section: Mapping[str, Json]) -> str:
 
 
 def _short(source: str) -> str:
+    if source.startswith(BASELINE):
+        return source.removeprefix(BASELINE).replace("/", "-")
     if source.startswith("policy:"):
         return source.removeprefix("policy:").rstrip("/").rpartition("/")[2]
     return SHORT_SOURCES.get(source, source)
