@@ -217,7 +217,10 @@ def test_two_policies_from_elsewhere_are_not_taken_for_each_other(
     ("entry", "message"),
     [
         ({"method": "dpo", "name": "x", "betta": 1}, r"baselines\.0\.betta: .* mean 'beta'"),
-        ({"method": "dpq", "name": "x"}, r"baselines\.0\.method: .*kto, spin, found 'dpq'; did you"),
+        (
+            {"method": "dpq", "name": "x"},
+            r"baselines\.0\.method: .*kto, spin, found 'dpq'; did you",
+        ),
         ({"name": "x"}, r"baselines\.0\.method: must be one of sft, dpo, kto, spin, found ''"),
         ({"method": "sft", "name": "sft", "preferences": "golden"}, "that of another policy"),
         ({"method": "sft", "name": "x"}, "preferences: give the file"),
