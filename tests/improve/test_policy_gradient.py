@@ -103,6 +103,23 @@ def test_kl_by_hand() -> None:
     close(kl_penalised(rewards, logprobs, reference, 0.5), rewards + 0.5 * gap.sum(-1))
 
 
+def test_the_kl_penaltys_mean_gradient_is_the_divergences() -> None:
+    """Over all tokens of one state; without importance weights it is the other divergence's."""
+    world = Exact(TextMDP(5, 1))
+    logits = world.logits(0).requires_grad_()
+    log_q, log_ref = world.policy(logits)[0], world.policy(world.logits(1))[0]
+    old = log_q.detach()
+    backward = (log_q.exp() * (log_q - log_ref)).sum()
+    forward = (log_ref.exp() * (log_ref - log_q)).sum()
+    weighted = (old.exp() * kl_to_reference(log_q, log_ref, old)).sum()
+    plain = (old.exp() * kl_to_reference(log_q, log_ref)).sum()
+    close(weighted, backward)
+    close(plain, backward)
+    close(gradient(weighted, logits), gradient(backward, logits))
+    close(gradient(plain, logits), gradient(forward, logits))
+    assert (gradient(forward, logits) - gradient(backward, logits)).abs().max() > 0.01
+
+
 def test_clipping_takes_the_worse_of_both() -> None:
     old = torch.zeros(4, 1, dtype=torch.float64)
     moved = torch.tensor([0.5, 0.5, -0.5, -0.5]).double()[:, None].requires_grad_()

@@ -137,14 +137,23 @@ def token_loss(
     return masked_mean(losses, mask, by_completion=by_completion)
 
 
-def kl_to_reference(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Estimate of the KL divergence on each sampled token that is never negative.
+def kl_to_reference(logprobs: Tensor, reference: Tensor, old: Tensor | None = None) -> Tensor:
+    """Estimate of the KL divergence on each sampled token that is never negative; GRPO's penalty.
 
-    exp(log pi_ref - log pi) - (log pi_ref - log pi) - 1, whose mean over pi's tokens is
-    KL(pi || pi_ref); GRPO adds it to the loss.
+    w (exp(log pi_ref - log pi) - (log pi_ref - log pi) - 1) with w = pi / pi_old, whose mean over
+    pi_old's tokens is KL(pi || pi_ref) in value and in gradient, as TRL has it by default. Without
+    w the value is the same where pi is pi_old, but the gradient is that of KL(pi_ref || pi).
+
+    Args:
+        logprobs, reference: (B, T) under the policy that learns and under the reference.
+        old: (B, T) under the policy that sampled; None leaves w out.
+
+    Returns:
+        (B, T) nats.
     """
     gap = reference - logprobs
-    return gap.exp() - gap - 1
+    penalty = gap.exp() - gap - 1
+    return penalty if old is None else (logprobs - old).exp() * penalty
 
 
 def value_loss(values: Tensor, old: Tensor, targets: Tensor, mask: Tensor, clip: float) -> Tensor:
