@@ -281,6 +281,26 @@ def test_what_the_hubs_loader_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         list(hub_rows(str(tmp_path / "set"), "dev"))
 
 
+def test_a_part_and_a_split_of_a_hub_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = importlib.import_module("datasets.config")
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for part in ("harmless-base", "helpful-base"):  # laid out as Anthropic/hh-rlhf
+        for split in ("train", "test"):
+            row = {"text": f"\n\nHuman: {part}?\n\nAssistant: {split}"}
+            jsonl(tmp_path / "hh" / part / f"{split}.jsonl", [row])
+    source = str(tmp_path / "hh")
+    (found,) = hub_rows(f"{source}:harmless-base@test", "train")
+    assert found.value == {"text": "\n\nHuman: harmless-base?\n\nAssistant: test"}
+    (found,) = hub_rows(f"{source}:helpful-base", "train")
+    assert found.value == {"text": "\n\nHuman: helpful-base?\n\nAssistant: train"}
+    with pytest.raises(DataError, match="split 'dev' of a data set of this name cannot be loaded"):
+        list(hub_rows(f"{source}:helpful-base@dev", "train"))
+    with pytest.raises(DataError, match="cannot be loaded from the hub"):
+        list(hub_rows(f"{source}:nowhere", "train"))
+
+
 def test_many_rows(tmp_path: Path) -> None:
     rows = ({"prompt": f"Question {n}", "completion": f"Answer {n}"} for n in range(20_000))
     read = Demonstrations.read(jsonl(tmp_path / "big.jsonl", rows))

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from demoalign import lab
+from demoalign.demonstrations.transcripts import as_messages
 from demoalign.errors import EvaluationError, ModelError
 from demoalign.evaluation import GoldenReward, load_golden
+from demoalign.pipeline.miniature.models import store_reward
 from tests.models import make_config, make_tokenizer
 
 MODULE = "golden_of_the_test"
@@ -194,3 +196,47 @@ def test_a_classifier_of_two_labels(tmp_path: Path) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         load_golden(str(tmp_path / "absent"))
+
+
+TRANSCRIPT = "\n\nHuman: Is it off?\n\nAssistant: Yes.\n\nHuman: Why?\n\nAssistant:"
+
+
+def test_a_transcript_as_messages() -> None:
+    assert as_messages(TRANSCRIPT) == [
+        {"role": "user", "content": "Is it off?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Why?"},
+    ]
+    words = "\n\nHuman: What does Assistant: mean?\nHuman: too\n\nAssistant:"
+    assert as_messages(words) == [
+        {"role": "user", "content": "What does Assistant: mean?\nHuman: too"}
+    ]
+    twice = "\n\nHuman: a\n\nHuman: b\n\nAssistant:\n\nHuman: c\n\nAssistant:"
+    assert as_messages(twice) == [{"role": "user", "content": "a\n\nb\n\nc"}]
+    assert as_messages("Plain.") == [{"role": "user", "content": "Plain."}]
+    chat = [{"role": "user", "content": "Hi"}]
+    assert as_messages(chat) == chat
+
+
+def test_a_reward_model_that_reads_its_chat_template(tmp_path: Path) -> None:
+    texts = ["How do I mend a chair?", "Begin by testing it first."]
+    store_reward(tmp_path / "golden", "gemma", texts, chat=True, seed=1)
+    folder = str(tmp_path / "golden")
+    golden = load_golden(folder, device="cpu", chat=True)
+    prompts, completions = [TRANSCRIPT, "Plain."], [" It broke. ", "So it is, I think, really."]
+    found = golden.score(prompts, completions)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    conversation = [*as_messages(TRANSCRIPT), {"role": "assistant", "content": "It broke."}]
+    ids = tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False)
+    assert ids.count(tokenizer.bos_token_id) == 1
+    with torch.inference_mode():
+        wanted = model(input_ids=torch.tensor([ids])).logits.item()
+    assert found[0] == pytest.approx(wanted, abs=1e-5)
+    assert load_golden(folder, device="cpu").score(prompts, completions)[0] != found[0]
+
+
+def test_chat_needs_a_template(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "golden", 1)
+    with pytest.raises(EvaluationError, match="chat: true needs a reward model with a chat templ"):
+        load_golden(str(folder), chat=True)

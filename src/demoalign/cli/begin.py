@@ -12,11 +12,13 @@ import typer
 from demoalign.cli.app import app
 from demoalign.cli.options import (
     AsJson,
+    Miniature,
     RecipePath,
     Set,
     SkipInvalid,
     advance,
     finish,
+    in_miniature,
     read_recipe,
     shipped,
     shipped_recipes,
@@ -76,6 +78,7 @@ def validate(
     recipe: RecipePath,
     overrides: Set = None,
     skip_invalid: SkipInvalid = False,
+    miniature: Miniature = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a recipe and its data without training anything.
@@ -84,7 +87,8 @@ def validate(
     """
     from demoalign.pipeline.validate import validate as check
 
-    found = check(read_recipe(recipe, overrides, skip_invalid=skip_invalid))
+    wanted = read_recipe(recipe, overrides, skip_invalid=skip_invalid)
+    found = check(in_miniature(wanted) if miniature else wanted)
     print_validation(found)
     finish(found.as_json(), as_json)
 

@@ -28,6 +28,10 @@ SkipInvalid = Annotated[
     bool,
     typer.Option("--skip-invalid", help="Go on without unusable rows; they go to rejected.jsonl."),
 ]
+Miniature = Annotated[
+    bool,
+    typer.Option("--miniature", help="Tiny models and made-up rows: whether it runs, in a minute."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Override the recipe's seed.")]
 
 
@@ -54,6 +58,13 @@ def go(recipe: Recipe, target: str) -> dict[str, Any]:
         print_results(pipeline.run.folder, pipeline.report)
         result["report"] = str(pipeline.report)
     return result
+
+
+def in_miniature(recipe: Recipe) -> Recipe:
+    """The recipe with tiny models and made-up rows."""
+    from demoalign.pipeline.miniature import miniature
+
+    return miniature(recipe)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] | None, *, skip_invalid: bool) -> Recipe:

@@ -11,6 +11,7 @@ import typer
 from demoalign.cli.app import app
 from demoalign.cli.options import (
     AsJson,
+    Miniature,
     RecipePath,
     Seed,
     Set,
@@ -18,6 +19,8 @@ from demoalign.cli.options import (
     advance,
     finish,
     flags_of,
+    go,
+    in_miniature,
 )
 from demoalign.config import load_recipe
 from demoalign.errors import RecipeError
@@ -29,13 +32,15 @@ def run(
     overrides: Set = None,
     seed: Seed = None,
     skip_invalid: SkipInvalid = False,
+    miniature: Miniature = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe; stages that are up to date are not run again.
 
     Example: `demoalign run recipe.yaml --set sft.epochs=3`
     """
-    advance(recipe, flags_of(overrides, seed, skip_invalid), "report", as_json)
+    wanted = load_recipe(recipe, flags_of(overrides, seed, skip_invalid))
+    finish(go(in_miniature(wanted) if miniature else wanted, "report"), as_json)
 
 
 def _stage_command(name: str, stage: str, summary: str) -> None:

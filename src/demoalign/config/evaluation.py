@@ -23,6 +23,9 @@ class GoldenConfig(Section):
 
     name: Name | None = None
     source: Annotated[str, Field(min_length=1)]
+    chat: bool = False
+    """Give a reward model the whole conversation in its own chat template: HH-RLHF transcripts
+    become messages. By default it is given prompt and completion as they stand."""
 
     @property
     def title(self) -> str:
@@ -48,7 +51,8 @@ class EvaluationConfig(Section):
     """What is measured on the test prompts.
 
     ``golden`` is ``lab``, ``module:function`` or the folder or id of a reward model; or a list of
-    such, each with a name if wanted: ``{name: NAME, source: SPEC}``. The first is the main one.
+    such, each with a name if wanted: ``{name: NAME, source: SPEC}`` (and ``chat: true`` for reward
+    models that read a chat template). The first is the main one.
     ``n`` is the largest number of samples per prompt (then all powers of two up to it), or a
     list of the numbers wanted.
     ``length`` is the number of tokens after which completions are cut for the length-controlled

@@ -10,7 +10,7 @@ from demoalign.demonstrations.reader import (
     write_rejected,
 )
 from demoalign.demonstrations.rows import Rejected
-from demoalign.demonstrations.split import refuse_shared_prompts
+from demoalign.demonstrations.split import refuse_shared_prompts, without_shared_prompts
 
 __all__ = [
     "FORMATS",
@@ -25,5 +25,6 @@ __all__ = [
     "read_preferences",
     "refuse_shared_prompts",
     "too_long",
+    "without_shared_prompts",
     "write_rejected",
 ]

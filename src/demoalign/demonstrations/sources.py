@@ -20,7 +20,8 @@ def open_source(source: str, split: str) -> tuple[str, Iterator[Row]]:
 
     Args:
         source: a file, a folder, or the id of a data set on the hub, ``name`` or ``owner/name``;
-            ``owner/name:config`` chooses one of its configurations.
+            ``owner/name:config`` chooses one of its configurations (or one of its folders),
+            ``owner/name@split`` another split than ``split``.
         split: of a folder or a hub data set, the split to read.
 
     Raises:
@@ -101,22 +102,40 @@ def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
 
 
 def hub_rows(source: str, split: str) -> Iterator[Row]:
-    """The rows of one split of a data set on the hub, ``owner/name`` or ``owner/name:config``.
+    """The rows of one split of a data set on the hub.
+
+    Args:
+        source: ``owner/name``, ``owner/name:config`` or ``owner/name:folder`` for data sets whose
+            parts are folders (``Anthropic/hh-rlhf:harmless-base``), each also with ``@split``.
+        split: which split, where the source names none.
 
     Raises:
         DataError: it cannot be loaded, for whatever reason the loader gives.
     """
-    from datasets import load_dataset
-
-    name, _, config = source.partition(":")
+    where, _, named = source.partition("@")
     try:
-        loaded = load_dataset(name, config or None, split=split)
+        loaded = _load_part(where, named or split)
     except Exception as error:  # a loader of somebody else's data may raise anything
         raise DataError(
-            f"{source}: no such file (tried {Path(source).absolute()}), and split '{split}' of a "
-            f"data set of this name cannot be loaded from the hub: {_first_line(error)}"
+            f"{source}: no such file (tried {Path(source).absolute()}), and split "
+            f"'{named or split}' of a data set of this name cannot be loaded from the hub: "
+            f"{_first_line(error)}"
         ) from error
     yield from _numbered(source, loaded)
+
+
+def _load_part(where: str, split: str) -> Iterable[object]:
+    """A split of a data set, of one of its configurations, or of one of its folders."""
+    from datasets import load_dataset
+
+    name, _, part = where.rpartition(":") if ":" in where else (where, "", "")
+    try:
+        loaded: Iterable[object] = load_dataset(name, part or None, split=split)
+    except ValueError as error:
+        if not part or "BuilderConfig" not in str(error):
+            raise
+        loaded = load_dataset(name, data_dir=part, split=split)
+    return loaded
 
 
 def _numbered(name: str, rows: Iterable[object]) -> Iterator[Row]:

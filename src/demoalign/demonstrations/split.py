@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 
 from demoalign.demonstrations.fields import canonical, found
@@ -10,6 +11,8 @@ from demoalign.errors import DataError
 from demoalign.records import Demonstration, Prompt
 
 EXAMPLES = 5
+
+log = logging.getLogger(__name__)
 
 
 def prompt_key(prompt: Prompt) -> str:
@@ -68,3 +71,22 @@ def refuse_shared_prompts(train: Iterable[Demonstration], test: Iterable[Demonst
             f"{len(shared)} of {len(tested)} test prompts are in the training set too; take them "
             f"out of one, or leave out the test file to have prompts held out:\n{examples}{more}"
         )
+
+
+def without_shared_prompts(
+    train: Iterable[Demonstration], test: Iterable[Demonstration]
+) -> tuple[Demonstration, ...]:
+    """The test demonstrations whose prompts were not trained on; how many go, is logged.
+
+    Raises:
+        DataError: none is left.
+    """
+    seen = {prompt_key(row.prompt) for row in train}
+    tested = tuple(test)
+    kept = tuple(row for row in tested if prompt_key(row.prompt) not in seen)
+    if not kept:
+        raise DataError(f"all {len(tested)} test prompts are in the training set too")
+    if len(kept) < len(tested):
+        gone = len(tested) - len(kept)
+        log.warning("%d of %d test rows left out: prompts trained on", gone, len(tested))
+    return kept

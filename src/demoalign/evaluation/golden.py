@@ -12,11 +12,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from demoalign.config import LAB
+from demoalign.demonstrations.transcripts import as_messages
 from demoalign.errors import EvaluationError
+from demoalign.progress import meter
 from demoalign.records import Prompt
 from demoalign.rewards.reward_model import RewardModel
+from demoalign.rewards.scoring import pad_right
 
 GoldenFunction = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
 LAB_FUNCTION = "demoalign.lab:golden_reward"
@@ -63,11 +69,16 @@ class GoldenReward:
         return number if math.isfinite(number) else None
 
 
-def load_golden(spec: str, device: str = "auto") -> GoldenReward:
+def load_golden(spec: str, device: str = "auto", chat: bool = False) -> GoldenReward:
     """Load the golden reward that a recipe names.
 
+    Args:
+        spec: ``lab``, ``module:function``, or a reward model's folder or id.
+        device: of a reward model.
+        chat: give a reward model whole conversations in its chat template.
+
     Raises:
-        EvaluationError: no such module or function.
+        EvaluationError: no such module or function, or a chat one without a chat template.
         ModelError: no such reward model.
     """
     target = LAB_FUNCTION if spec == LAB else spec
@@ -75,11 +86,56 @@ def load_golden(spec: str, device: str = "auto") -> GoldenReward:
     if separator and "/" not in target and "\\" not in target:
         return GoldenReward(spec, _load_function(module_name, function_name, spec))
     model = RewardModel.load(spec, name="golden", device=device)
+    if chat and not model.tokenizer.chat_template:
+        raise EvaluationError(
+            f"evaluation.golden: chat: true needs a reward model with a chat template, found none "
+            f"in {spec}"
+        )
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        if chat:
+            return score_rows(model, chat_rows(model.tokenizer, prompts, completions))
         return [float(value) for value in model.score(prompts, completions)]
 
     return GoldenReward(spec, score)
+
+
+def chat_rows(
+    tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> list[list[int]]:
+    """Token ids of whole conversations in a chat template, as its author feeds a reward model.
+
+    The template writes the beginning of a sequence and the end of a turn; nothing is added.
+    """
+    texts = [
+        tokenizer.apply_chat_template(
+            [*as_messages(prompt), {"role": "assistant", "content": completion.strip()}],
+            tokenize=False,
+        )
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return rows
+
+
+def score_rows(
+    model: RewardModel, rows: Sequence[Sequence[int]], batch_size: int = 32
+) -> list[float]:
+    """Rewards of token rows, each read at its last token; long ones lose their beginning."""
+    room = model.scorer.context or max(map(len, rows), default=1)
+    cut = [list(row[-room:]) for row in rows]
+    order = sorted(range(len(cut)), key=lambda i: len(cut[i]))
+    values = [0.0] * len(cut)
+    model.scorer.eval()
+    with meter(f"scores of {model.name}", len(cut)) as shown, torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            ids, mask = pad_right([cut[i] for i in chunk], model.tokenizer.pad_token_id)
+            rewards, _ = model.scorer(ids.to(model.scorer.device), mask.to(model.scorer.device))
+            for i, value in zip(chunk, rewards.double().cpu().tolist(), strict=True):
+                values[i] = value
+            shown.advance(len(chunk))
+    return values
 
 
 def _load_function(module_name: str, function_name: str, spec: str) -> GoldenFunction:

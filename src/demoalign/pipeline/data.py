@@ -15,6 +15,7 @@ from demoalign.demonstrations import (
     inspect,
     refuse_shared_prompts,
     too_long,
+    without_shared_prompts,
     write_rejected,
 )
 from demoalign.demonstrations.render import render
@@ -59,8 +60,11 @@ def _split(
         return whole, split.train.rows, split.test.rows
     other = config.model_copy(update={"source": config.test_source, "limit": None})
     test = _drop_long(load_demonstrations(other, recipe.seed), recipe, base)
-    refuse_shared_prompts(whole.rows, test.rows)
-    return whole, whole.rows, test.rows
+    if not config.skip_invalid:
+        refuse_shared_prompts(whole.rows, test.rows)
+        return whole, whole.rows, test.rows
+    kept = without_shared_prompts(whole.rows, test.rows)
+    return whole, whole.rows, kept
 
 
 def _of_families(

@@ -37,7 +37,7 @@ def main_golden(recipe: Recipe) -> GoldenReward:
     """The main golden reward of a recipe that has one."""
     golden = recipe.evaluation.main_golden
     assert golden is not None
-    return load_golden(golden.source, recipe.model.device)
+    return load_golden(golden.source, recipe.model.device, golden.chat)
 
 
 def completion_lengths(run: Path, rows: Sequence[Demonstration]) -> list[int]:
@@ -87,7 +87,7 @@ def score_goldens(
     ]
     found: dict[str, dict[str, float | None]] = {}
     for config, suffix in zip(recipe.evaluation.goldens, suffixes(recipe).values(), strict=True):
-        golden = load_golden(config.source, recipe.model.device)
+        golden = load_golden(config.source, recipe.model.device, config.chat)
         whole = dict(zip(ids, golden.score(questions, answers), strict=True))
         found[suffix] = whole
         if limit is not None:

@@ -100,10 +100,12 @@ def golden_digest(golden: GoldenConfig | None) -> str:
     spec = golden.source
     path = Path(spec).expanduser()
     if path.is_dir():
-        return digest_folder(path)
+        return digest_folder(path) + ("|chat" if golden.chat else "")
     module, separator, _ = spec.partition(":")
     source = _source_file(module) if separator else None
-    return spec if source is None else f"{spec}#{digest_file(source)}"
+    if source is None:
+        return spec + ("|chat" if golden.chat else "")
+    return f"{spec}#{digest_file(source)}"
 
 
 def _source_file(module: str) -> Path | None:
@@ -197,7 +199,11 @@ def read_base(model: ModelConfig) -> BaseText:
     try:
         config = AutoConfig.from_pretrained(model.base, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ModelError(f"model.base: {model.base!r} cannot be loaded: {error}") from error
+        raise ModelError(
+            f"model.base: {model.base!r} is no folder here, and cannot be loaded as a hub id: "
+            f"{error}\nWithout the hub, --miniature tries the recipe with a tiny model of the same "
+            "architecture and made-up rows."
+        ) from error
     rows = int(config.get_text_config().vocab_size)
     tokenizer = load_tokenizer(model.base, rows, model.trust_remote_code)
     return BaseText(tokenizer, config, context_length(config))

@@ -70,7 +70,7 @@ def validate(recipe: Recipe) -> Validation:
     plan = pipeline.plan()
     served = check_served(recipe, dict(plan)["sft"])
     for config in recipe.evaluation.goldens:
-        golden = load_golden(config.source, recipe.model.device)
+        golden = load_golden(config.source, recipe.model.device, config.chat)
         golden.score([rows[0].prompt], [rows[0].completion])
     first = data.train[0]
     rendered = render(base.tokenizer, first.prompt, first.completion)

@@ -141,8 +141,10 @@ def read_preference_set(
 
 
 def set_name(source: str | Path) -> str:
-    """What a set is called in results: its file's or folder's name without endings."""
+    """What a set is called in results: its file's, folder's or data set's name without endings."""
     last = str(source).rstrip("/").rpartition("/")[2]
+    if not Path(source).expanduser().exists():
+        last = re.sub(r"[:@]", "-", last.removesuffix("@train"))
     return re.sub(r"(\.(jsonl|json|csv|parquet))?(\.gz)?$", "", last) or "preferences"
 
 
