@@ -120,9 +120,8 @@ def rewards() -> Tensor:
 
 
 def gradient(loss: Tensor, model: Any) -> Tensor:
-    model.zero_grad()
-    loss.backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    return torch.cat([each.flatten() for each in found])
 
 
 def compare(batch: Batch, loss: Tensor) -> None:
@@ -166,7 +165,12 @@ def test_grpo(
     Its KL penalty has importance weights by default (``use_bias_correction_kl``).
     """
     given = GRPOTrainer, GRPOConfig, model_folder("llama", "bos"), tmp_path
-    settings = {"beta": beta, "epsilon": clip, "loss_type": loss, "scale_rewards": "group"}
+    settings: dict[str, Any] = {
+        "beta": beta,
+        "epsilon": clip,
+        "loss_type": loss,
+        "scale_rewards": "group",
+    }
     batch = batch_of(*given, **settings, use_bias_correction_kl=corrected)
     advantages = grpo_advantages(rewards().view(-1, GROUP)).flatten()
     wanted = batch.inputs["advantages"]
