@@ -6,6 +6,7 @@ them. What is answered:
 - prompts named in ``faults`` meet their faults first, one a request, in order: ``status`` with
   ``message`` and ``headers``, ``hang`` until released, ``cut`` in the middle of the body, ``raw``
   text for a body, ``choices`` for how many, ``choice`` for what is different in each;
+- with ``demonstrator`` the one of `tests.demonstrators` answers;
 - with ``judge`` one of `tests.judges` answers, of which ``judge`` is the name;
 - with ``folders`` (model name -> folder) a real model answers, sampled token by token;
 - else the text says what was asked, so that it can be checked.
@@ -14,6 +15,7 @@ them. What is answered:
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -27,12 +29,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.demonstrators import demonstrated
 from tests.judges import judged
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
 """Seconds after which a server stops waiting for what does not come, on a machine that is busy."""
+
+
+FAILURES: list[Json] = [
+    {"status": 500, "message": "out of memory"},
+    {"status": 503, "headers": {"Retry-After": "0"}},
+    {"status": 429, "headers": {"Retry-After": "0"}},
+    {"cut": True},
+    {"raw": "garbage {"},
+]
+"""Ways in which a request fails and may be made again."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,9 @@ def serving(
         folders: model name -> folder of a model or adapter that is to answer.
         settings: ``models`` (what /models lists; None: it is not offered), ``together`` (how
             many requests must have been there at once before any is answered), ``judge``,
-            ``slow`` (seconds that every answer takes), ``needs_key`` (401 to those without one).
+            ``slow`` (seconds that every answer takes), ``needs_key`` (401 to those without one),
+            ``demonstrator`` (true: it answers), ``failing`` (share of requests that fail, in one
+            of several ways, in an order that is always the same).
     """
     plain = {name: str(folder) for name, folder in (folders or {}).items()}
     given = json.dumps({"faults": faults or {}, "folders": plain, **settings})
@@ -124,13 +139,15 @@ class _State:
         self.changed = threading.Condition()
         self.released = threading.Event()
         self.models = _Models(settings["folders"]) if settings["folders"] else None
+        self.chance = random.Random(0)
 
-    def arrive(self, path: str, key: str, body: Json | None) -> Json:
-        """Note a request; returns its fault."""
+    def arrive(self, path: str, key: str, body: Json | None) -> tuple[Json, Json]:
+        """Note a request; returns what is noted, and its fault."""
+        noted: Json = {"path": path, "key": key, "body": body, "time": time.time()}
         with self.changed:
-            self.requests.append({"path": path, "key": key, "body": body, "time": time.time()})
+            self.requests.append(noted)
             if body is None:
-                return {}
+                return noted, {}
             self.active += 1
             self.peak = max(self.peak, self.active)
             self.changed.notify_all()
@@ -138,8 +155,10 @@ class _State:
             self.changed.wait_for(lambda: self.peak >= together, PATIENCE)
             for name in (prompt_of(body), "*"):
                 if self.faults.get(name):
-                    return self.faults[name].pop(0)
-        return {}
+                    return noted, self.faults[name].pop(0)
+            if self.chance.random() < self.settings.get("failing", 0):
+                return noted, self.chance.choice(FAILURES)
+        return noted, {}
 
     def leave(self) -> None:
         """Before the answer's end is sent: the client may be quick with its next request."""
@@ -169,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        fault = self.state.arrive(self.path, self.headers["Authorization"], body)
+        noted, fault = self.state.arrive(self.path, self.headers["Authorization"], body)
         try:
             if fault.get("hang"):
                 self.state.released.wait(PATIENCE)
@@ -181,11 +200,16 @@ class _Handler(BaseHTTPRequestHandler):
                 status, answer, headers = fault["status"], said, fault.get("headers", {})
             else:
                 status, answer, headers = 200, self._answer(body, fault), {}
+            if "demonstrator" in self.state.settings and status == 200:
+                status, answer = demonstrated(body)
+            noted["answered"] = status == 200 and not {"cut", "raw"} & set(fault)
         finally:
             self.state.leave()
         self._send(status, fault.get("raw", answer), headers, cut=bool(fault.get("cut")))
 
     def _answer(self, body: Json, fault: Json) -> Json:
+        if "demonstrator" in self.state.settings:
+            return {}
         if "judge" in self.state.settings:
             return {**judged(self.state.settings["judge"], body), **fault.get("answer", {})}
         is_chat = self.path.endswith("/chat/completions")

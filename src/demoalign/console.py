@@ -143,6 +143,27 @@ def _told(cost: Mapping[str, Any]) -> str:
     return text if cost["price"] is None else f"{text}, {cost['price']:.4f} at the prices given"
 
 
+def print_collection(found: Mapping[str, Any]) -> None:
+    """What collecting came to: rows, what is missing and why, what it has cost."""
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"{found['rows']} demonstrations of {found['prompts']} rows in {escape(found['output'])}"
+    )
+    for kind, count in found["reasons"].items():
+        console.print(f"  {count} without: {escape(kind)}")
+    if found["missing"]:
+        console.print(f"reasons: {escape(found['rejected'])}", soft_wrap=True)
+    if "now" in found:
+        asked_again = found["now"]["asked_again"]
+        console.print(f"asked now: {_told(found['now'])}; {asked_again} requests made again")
+        console.print(f"in all: {_told(found['cost'])}")
+    if found["stopped"]:
+        console.print(Text(f"stopped: {found['stopped']}", style="yellow"), soft_wrap=True)
+    if found["unanswered"]:
+        text = f"{found['unanswered']} prompts have no answer yet; run the same command again"
+        console.print(Text(text, style="yellow"), soft_wrap=True)
+
+
 def print_preferences(metrics: Sequence[dict[str, Any]]) -> None:
     """The accuracy of every reward on every preference set, with scores of benchmarks."""
     wanted = ("preference_accuracy", "rewardbench_score", "rewardbench_2_score")

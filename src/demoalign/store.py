@@ -148,7 +148,7 @@ class Run:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(pending, wanted)
-        started, clock = _utc_now(), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         work(folder)
         pending.unlink()
         manifest = Manifest(
@@ -170,21 +170,8 @@ class Run:
         Raises:
             StoreError: another live process holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self.folder / ".lock"
-        try:
-            descriptor = _take(lock)
-        except FileExistsError as error:
-            raise StoreError(
-                f"{self.folder}: another process ({_holder(lock) or 'just started'}) works in "
-                f"this run folder. Wait for it, or delete {lock} if it is gone."
-            ) from error
-        os.write(descriptor, str(os.getpid()).encode())
-        os.close(descriptor)
-        try:
+        with hold(self.folder / ".lock", self.folder, "run folder"):
             yield
-        finally:
-            lock.unlink(missing_ok=True)
 
     def _is_whole(self, stage: str, stored: StoredFile) -> bool:
         path = self.folder / stage / stored.path
@@ -193,6 +180,34 @@ class Run:
             and path.stat().st_size == stored.size
             and digest_file(path) == stored.sha256
         )
+
+
+@contextmanager
+def hold(lock: Path, where: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    Args:
+        lock: the file.
+        where: what it stands for.
+        what: kind of thing that is.
+
+    Raises:
+        StoreError: another live process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = _take(lock)
+    except FileExistsError as error:
+        raise StoreError(
+            f"{where}: another process ({_holder(lock) or 'just started'}) works in this {what}. "
+            f"Wait for it, or delete {lock} if it is gone."
+        ) from error
+    os.write(descriptor, str(os.getpid()).encode())
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def settings_of(section: object) -> Mapping[str, Any]:
@@ -242,5 +257,6 @@ def _holder(lock: Path) -> str:
         return ""
 
 
-def _utc_now() -> str:
+def utc_now() -> str:
+    """This moment, ISO 8601 UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from demoalign.cli.app import app
-from demoalign.cli.options import AsJson, Set, finish
+from demoalign.cli.options import AsJson, Set, finish, price_of
 from demoalign.config import JudgeConfig, load_recipe
 from demoalign.console import print_judgement
 from demoalign.errors import RecipeError
@@ -92,7 +92,7 @@ def judge(
         "prompts": prompts,
         "controls": controls,
         "concurrency": concurrency,
-        "price": None if price is None else _price(price),
+        "price": None if price is None else price_of(price),
     }
     folder, config = _settings(run, flags, overrides or [])
     wanted = Comparison((policy, selector, n), (against, against_selector, against_n))
@@ -131,14 +131,3 @@ def _settings(
             "recipe. Name an OpenAI-compatible server and the model that is to judge."
         )
     return (run if run.is_dir() else recipe.folder), recipe.evaluation.judge
-
-
-def _price(text: str) -> dict[str, float]:
-    try:
-        prompt, completion = (float(part) for part in text.split(","))
-    except ValueError:
-        raise RecipeError(
-            f"--price: must be two numbers, the prices of a million tokens read and written, such "
-            f"as 2.5,10, found {text!r}"
-        ) from None
-    return {"input": prompt, "output": completion}

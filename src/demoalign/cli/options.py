@@ -104,3 +104,19 @@ def finish(result: Any, as_json: bool) -> None:
     """Print a command's result as the last line of stdout, if that was asked for."""
     if as_json:
         sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+def price_of(text: str) -> dict[str, float]:
+    """What --price says.
+
+    Raises:
+        RecipeError: it is not two numbers.
+    """
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError:
+        raise RecipeError(
+            f"--price: must be two numbers, the prices of a million tokens read and written, such "
+            f"as 2.5,10, found {text!r}"
+        ) from None
+    return {"input": prompt, "output": completion}

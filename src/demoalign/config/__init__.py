@@ -14,6 +14,7 @@ from demoalign.config.baselines import (
     SpinConfig,
 )
 from demoalign.config.chat import ChatConfig, PriceConfig
+from demoalign.config.collect import NO_TEMPLATE, PAPER_TEMPLATE, CollectConfig
 from demoalign.config.evaluation import EvaluationConfig, GoldenConfig
 from demoalign.config.improve import (
     METHODS,
@@ -26,7 +27,7 @@ from demoalign.config.improve import (
 )
 from demoalign.config.judge import JudgeConfig
 from demoalign.config.lm_eval import LmEvalConfig
-from demoalign.config.load import dump_recipe, load_recipe, parse_recipe
+from demoalign.config.load import dump_recipe, load_recipe, parse_recipe, with_overrides
 from demoalign.config.recipe import (
     LAB,
     AdapterConfig,
@@ -68,6 +69,8 @@ __all__ = [
     "DECODINGS",
     "LAB",
     "METHODS",
+    "NO_TEMPLATE",
+    "PAPER_TEMPLATE",
     "TAKEN",
     "TRUNCATIONS",
     "UNTRAINED",
@@ -76,6 +79,7 @@ __all__ = [
     "BaselineConfig",
     "BestOfNConfig",
     "ChatConfig",
+    "CollectConfig",
     "DecodingRatioConfig",
     "DemonstrationsConfig",
     "DistilConfig",
@@ -113,4 +117,5 @@ __all__ = [
     "in_order",
     "load_recipe",
     "parse_recipe",
+    "with_overrides",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -52,12 +53,9 @@ class ChatConfig(ServerConfig):
             )
         return value
 
-    def body(self, question: str) -> dict[str, Any]:
-        """The request that asks a question, and nothing before it."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": question}],
-        }
+    def body(self, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """The request that sends messages."""
+        body: dict[str, Any] = {"model": self.model, "messages": list(messages)}
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.max_tokens is not None:

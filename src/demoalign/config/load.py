@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,9 +57,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"recipe {path}: must be a mapping of keys, found {type(raw).__name__}")
+    return parse_recipe(with_overrides(raw, overrides), str(path))
+
+
+def with_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe given as plain objects, with ``key.sub=value`` overrides (values are YAML).
+
+    Raises:
+        RecipeError: an override is not of that form.
+    """
+    found = copy.deepcopy(dict(raw))
     for override in overrides:
-        _override(raw, override)
-    return parse_recipe(raw, str(path))
+        _override(found, override)
+    return found
 
 
 def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:

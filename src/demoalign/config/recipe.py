@@ -13,6 +13,7 @@ from demoalign.config.baselines import (
     check_baseline_names,
     check_baseline_source,
 )
+from demoalign.config.collect import CollectConfig
 from demoalign.config.evaluation import EvaluationConfig
 from demoalign.config.improve import BestOfNConfig, ImproveConfig
 from demoalign.config.reward import TAKEN, RewardConfig, in_order
@@ -97,6 +98,7 @@ class Recipe(Section):
     improve: ImproveConfig = BestOfNConfig()
     baselines: tuple[BaselineConfig, ...] = ()
     evaluation: EvaluationConfig = EvaluationConfig()
+    collect: CollectConfig | None = None
 
     @field_validator("reward", mode="before")
     @classmethod

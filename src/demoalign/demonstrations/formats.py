@@ -150,6 +150,18 @@ def split_transcript(field: str, transcript: str) -> tuple[str, str]:
     Raises:
         RowError: there is no such turn, it is not the last, it is empty, or nobody asked.
     """
+    prompt, completion = _divided(field, transcript)
+    if not completion.strip():
+        raise RowError(field, f"the last turn must not be empty, found {found(completion)}")
+    return prompt, completion
+
+
+def transcript_prompt(field: str, transcript: str) -> str:
+    """As `split_transcript`, the prompt alone; its last turn may be empty, to be said yet."""
+    return _divided(field, transcript)[0]
+
+
+def _divided(field: str, transcript: str) -> tuple[str, str]:
     before, marker, completion = transcript.rpartition(ASSISTANT)
     if not marker:
         raise RowError(
@@ -164,8 +176,6 @@ def split_transcript(field: str, transcript: str) -> tuple[str, str]:
         raise RowError(
             field, f"must have a turn 'Human:' with text in it, found {found(transcript)}"
         )
-    if not completion.strip():
-        raise RowError(field, f"the last turn must not be empty, found {found(completion)}")
     return before + marker, completion
 
 

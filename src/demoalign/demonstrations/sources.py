@@ -13,6 +13,8 @@ from demoalign.errors import DataError
 SPLITS = ("train", "validation", "valid", "val", "dev", "test", "eval")
 SAVED = ("state.json", "dataset_dict.json")
 NOT_DATA = ("dataset_info.json", "dataset_infos.json")
+BESIDE_DATA = (".rejected.jsonl", ".replies.jsonl", ".dropped.jsonl", ".summary.json")
+"""Endings of what this package writes beside a data file."""
 
 
 def open_source(source: str, split: str) -> tuple[str, Iterator[Row]]:
@@ -63,7 +65,10 @@ def _files_of(folder: Path, split: str) -> list[Path]:
         for place in (folder, folder / "data")
         if place.is_dir()
         for file in place.iterdir()
-        if is_data_file(file) and file.name not in NOT_DATA and not file.name.startswith(".")
+        if is_data_file(file)
+        and file.name not in NOT_DATA
+        and not file.name.startswith(".")
+        and not file.name.endswith(BESIDE_DATA)
     )
     if not files:
         raise DataError(

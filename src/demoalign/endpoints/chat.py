@@ -22,13 +22,20 @@ from demoalign.endpoints.appended import AppendedLines
 from demoalign.endpoints.endpoint import Endpoint, UnusableError, server_message
 from demoalign.endpoints.in_order import in_order
 from demoalign.errors import RolloutError
+from demoalign.store import utc_now
 
 PATH = "chat/completions"
 FILTERED = "content_filter"
-DECLINED_STATUSES = frozenset({400, 413, 422})
+DECLINED = "declined"
+"""The reason of a reply that stands for a request which the server would not take."""
+
+DECLINED_STATUSES = frozenset({400, 403, 413, 422, 451})
 DECLINED_CODES = (
     FILTERED,
     "content_policy_violation",
+    "data_inspection_failed",
+    "invalid_prompt",
+    "requires moderation",
     "content_management_policy",
     "context_length_exceeded",
     "string_above_max_length",
@@ -64,6 +71,8 @@ class Reply:
         reason: the server's finish_reason; None if it gave none.
         refusal: why there is no answer, if model or server declined to give one.
         prompt_tokens, completion_tokens: the server's ``usage``; None if it told none.
+        model: which model the server says has answered; None if it told none.
+        time: when it came, ISO 8601 UTC.
     """
 
     text: str
@@ -71,6 +80,8 @@ class Reply:
     refusal: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    model: str | None = None
+    time: str | None = None
 
 
 class Replies:
@@ -82,9 +93,14 @@ class Replies:
         names = [field.name for field in fields(Reply)]
         for raw in self._lines.read():
             try:
-                self._found[raw["key"]] = Reply(**{name: raw[name] for name in names})
+                known = {name: raw[name] for name in names if name in raw}
+                self._found[raw["key"]] = Reply(**known)
             except (KeyError, TypeError):
                 continue  # written by something else
+
+    def items(self) -> tuple[tuple[str, Reply], ...]:
+        """Every key with its reply, whatever was asked."""
+        return tuple(self._found.items())
 
     def get(self, key: str) -> Reply | None:
         """The reply, if it has come."""
@@ -92,6 +108,7 @@ class Replies:
 
     def add(self, key: str, reply: Reply) -> None:
         """Store a reply. When this returns, the end of the process does not lose it."""
+        reply = replace(reply, time=reply.time or utc_now())
         self._lines.add([{"key": key, **asdict(reply)}])
         self._found[key] = reply
 
@@ -127,18 +144,27 @@ def ask_chat(
             if failure:
                 raise failure[0]  # nothing more is asked once the work is to end
             try:
-                reply = await endpoint.ask(client, PATH, request.body, read_reply, read_declined)
+                reply = await ask_one(endpoint, client, request)
             except RolloutError as error:
                 failure.append(error)
                 raise
-        refusal = None if reply.refusal is None else endpoint.clean(reply.refusal)
-        reply = replace(reply, text=endpoint.without_key(reply.text), refusal=refusal)
         replies.add(key, reply)
         return reply
 
     missing = unanswered(requests, replies, endpoint.config.base_url)
     with closing(in_order(endpoint, missing.items(), answer)) as found:
         yield from found
+
+
+async def ask_one(endpoint: Endpoint, client: httpx2.AsyncClient, request: ChatRequest) -> Reply:
+    """The reply to one question, as it may be stored.
+
+    Raises:
+        RolloutError: the server refuses the request as such, or keeps failing.
+    """
+    reply = await endpoint.ask(client, PATH, request.body, read_reply, read_declined)
+    refusal = None if reply.refusal is None else endpoint.clean(reply.refusal)
+    return replace(reply, text=endpoint.without_key(reply.text), refusal=refusal)
 
 
 def read_reply(payload: Any) -> Reply:
@@ -157,7 +183,7 @@ def read_reply(payload: Any) -> Reply:
     refusal = message.get("refusal")
     if reason == FILTERED:
         refusal = refusal or "the server's content filter"
-    usage = payload.get("usage")
+    usage, model = payload.get("usage"), payload.get("model")
     count = partial(_count, usage if isinstance(usage, dict) else {})
     return Reply(
         text=_stored(_text(message.get("content"))),
@@ -165,6 +191,7 @@ def read_reply(payload: Any) -> Reply:
         refusal=_stored(str(refusal)) if refusal else None,
         prompt_tokens=count("prompt_tokens"),
         completion_tokens=count("completion_tokens"),
+        model=_stored(model) if isinstance(model, str) else None,
     )
 
 
@@ -174,7 +201,7 @@ def read_declined(response: httpx2.Response) -> Reply | None:
         return None
     if not any(code in response.text for code in DECLINED_CODES):
         return None
-    return Reply("", refusal=_stored(server_message(response)))
+    return Reply("", reason=DECLINED, refusal=_stored(server_message(response)))
 
 
 def _text(content: Any) -> str:

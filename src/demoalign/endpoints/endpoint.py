@@ -78,6 +78,18 @@ POLICIES = Advice(
 """On servers of policies."""
 
 
+class GivenUpError(RolloutError):
+    """A server kept failing on one request until the retries were used up."""
+
+
+class RefusedError(RolloutError):
+    """A server says no to one request, with this status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class UnusableError(Exception):
     """An answer of status 200 that holds nothing to be used; says why."""
 
@@ -157,6 +169,7 @@ class Endpoint:
         self.retried = 0
         self._backoff = backoff or Backoff()
         self._key = api_key()
+        self._rests_until = 0.0
 
     def url(self, path: str) -> str:
         """The whole address of a path such as ``completions``."""
@@ -188,21 +201,29 @@ class Endpoint:
             declined: what a refusal stands for that concerns this request alone, or None if it
                 is to end the work.
 
+        While the server has asked for a rest (Retry-After) no other request is begun.
+
         Raises:
-            RolloutError: the server refuses it, or ``retries`` are used up.
+            RefusedError: the server refuses it.
+            GivenUpError: ``retries`` are used up.
         """
-        failures = 0
+        failures, clock = 0, asyncio.get_running_loop().time
+        if (rest := self._rests_until - clock()) > 0:
+            await self._backoff.sleep(self._backoff.seconds(1, rest))
         while True:
             try:
                 return await self._once(client, path, body, read, declined)
             except _AgainError as failure:
                 failures += 1
                 if failures > self.config.retries:
-                    raise RolloutError(
+                    raise GivenUpError(
                         f"{self._asked(path, body)}: given up after {failures} tries, the last: "
                         f"{self.clean(str(failure))}. {self.advice.given_up}"
                     ) from None
                 self.retried += 1
+                if failure.after is not None:
+                    rest = min(failure.after, self._backoff.asked_most)
+                    self._rests_until = max(self._rests_until, clock() + rest)
                 await self._backoff.sleep(self._backoff.seconds(failures, failure.after))
 
     def get(self, path: str, timeout: float) -> httpx2.Response:
@@ -219,7 +240,7 @@ class Endpoint:
                 f"{self.clean(_said(error))}. Start the server, or correct the address."
             ) from None
 
-    def refusal(self, asked: str, response: httpx2.Response) -> RolloutError:
+    def refusal(self, asked: str, response: httpx2.Response) -> RefusedError:
         """The error for an answer that says no."""
         status = response.status_code
         message = self.clean(server_message(response)).rstrip(".")
@@ -229,7 +250,7 @@ class Endpoint:
         if response.is_redirect:
             advice = f"Set {self.advice.section}.base_url to where it points."
             message = self.clean(f"it points to {response.headers.get('location', 'nowhere')}")
-        return RolloutError(f"{asked}: status {status}: {message}. {advice}")
+        return RefusedError(f"{asked}: status {status}: {message}. {advice}", status)
 
     def clean(self, text: str) -> str:
         """A text for people: without the key, and not too long."""

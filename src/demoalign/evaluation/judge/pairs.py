@@ -139,7 +139,7 @@ def requests_of(pair: Pair, template: Template, config: JudgeConfig) -> tuple[Ch
     both = (pair.first.text, pair.second.text)
     return tuple(
         ChatRequest(
-            config.body(template.render(conversation, *_placed(both, order))),
+            config.body(_question(template.render(conversation, *_placed(both, order)))),
             repeat=order if both[0] == both[1] else 0,
         )
         for order in ORDERS
@@ -148,3 +148,7 @@ def requests_of(pair: Pair, template: Template, config: JudgeConfig) -> tuple[Ch
 
 def _placed(both: Sequence[str], order: int) -> tuple[str, str]:
     return (both[0], both[1]) if order == 0 else (both[1], both[0])
+
+
+def _question(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
