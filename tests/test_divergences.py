@@ -218,3 +218,21 @@ def test_the_minimax_value_is_the_jensen_shannon_divergence() -> None:
     value = (log_p.exp() * share.log() + log_q.exp() * (1 - share).log()).sum()
     close(value, divergence("gail", log_p, log_q) - 2 * LOG2)
     assert math.isclose(2 * LOG2, -2 * offset("gail"))
+
+
+def test_the_minimax_value_between_pairs_pays_for_every_token() -> None:
+    """Eq. 35: 2 JS less log 2 times both mean lengths, so that its minimum is not Eq. 34's."""
+    demonstrator, logits = two()
+    log_p = TEXTS.occupancy(TEXTS.policy(demonstrator))
+    log_q = TEXTS.occupancy(TEXTS.policy(logits))
+    share = torch.sigmoid(log_p - log_q).detach()
+
+    def played() -> Tensor:
+        return (log_p.exp() * share.log() + log_q.exp() * (1 - share).log()).sum()
+
+    lengths = log_p.exp().sum() + log_q.exp().sum()
+    both = divergence("gail", log_p, log_q)
+    close(played(), both - lengths * LOG2)
+    paid = gradient(lengths * LOG2, logits)
+    close(gradient(played(), logits), gradient(both, logits) - paid)
+    assert paid.abs().max() > 1e-3

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
         ("discriminator.py", "discriminator.json", "discriminator.svg"),
         ("closed_form.py", "closed-form.json", "closed-form.svg"),
         ("extrapolation_theory.py", "extrapolation-theory.json", "extrapolation-theory.svg"),
+        ("modes.py", "modes.json", "modes.svg"),
         ("cost_curve.py", "cost-curve.json", "cost-curve.svg"),
         ("falls.py", "falls.json", None),
         ("rollout_engine.py", None, "rollout-engine.svg"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import erf
 from torch import Tensor
 
 from demoalign.rewards.losses import (
@@ -55,6 +56,25 @@ def test_bradley_terry_variance_by_hand() -> None:
     wanted = -(log_sigmoid(1.5 / 5) + log_sigmoid(-2 / math.sqrt(0.5))) / 2
     found = bradley_terry_variance(UPS, DOWNS, up_v, down_v)
     assert found.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_likelihoods_behind_it() -> None:
+    """Eq. 15 is Eq. 14's cross-entropy, and Eq. 16 with V = 1; Eq. 13 has Gaussian noise."""
+    gaps, spreads = np.linspace(-3, 3, 13), [(1.0, 1.0), (0.3, 2.0)]
+    for up_v, down_v in spreads:
+        variance = up_v**2 + down_v**2
+        wins = 0.5 + 0.5 * np.tanh(gaps / np.sqrt(2 * variance))  # Eq. 14
+        for gap, win in zip(gaps, wins, strict=True):
+            sides = (torch.tensor([each], dtype=torch.float64) for each in (gap, 0, up_v, down_v))
+            assert bradley_terry_variance(*sides).item() == pytest.approx(-math.log(win), rel=1e-9)
+        probit = 0.5 + 0.5 * erf(gaps / np.sqrt(2 * variance))  # Eq. 13
+        drawn = np.random.default_rng(0).normal(size=(2, 100_000, 1))
+        simulated = (gaps + up_v * drawn[0] >= down_v * drawn[1]).mean(0)
+        np.testing.assert_allclose(simulated, probit, atol=4 * 0.5 / math.sqrt(100_000))
+        if variance == 2:
+            ones = [bradley_terry(torch.tensor([gap]), torch.zeros(1)).item() for gap in gaps]
+            np.testing.assert_allclose(ones, -np.log(wins), rtol=1e-5)
+            assert np.abs(wins - probit).max() > 0.03  # two models of noise, not one
 
 
 def test_variance_one_is_bradley_terry() -> None:
