@@ -15,6 +15,7 @@ from demoalign.demonstrations.render import (
     prompt_text,
     render,
     render_completion,
+    render_many,
     render_prompt,
 )
 from demoalign.errors import ModelError
@@ -186,3 +187,16 @@ def test_a_template_that_sets_an_answer_off_by_special_tokens() -> None:
     start = tokenizer.convert_tokens_to_ids(TURN)
     assert (ids[0], ids.count(start)) == (start, 1)
     assert decode_completion(tokenizer, PROMPTS["chat"], ids) == "No <|im_start|>."
+
+
+def test_many_are_rendered_as_one_at_a_time(tokenizer_kind: str) -> None:
+    tokenizer = make_tokenizer(tokenizer_kind)
+    rows: list[tuple[Prompt, str]] = [
+        ("Why?", " Because."),
+        (chat("Why is it off?"), "It has no power."),
+        ("", "x"),
+        (chat("And now?"), f"One{END}"),
+        (f"{END}", " Two"),
+    ]
+    assert render_many(tokenizer, rows) == [render(tokenizer, *row) for row in rows]
+    assert render_many(tokenizer, []) == []

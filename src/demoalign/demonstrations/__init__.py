@@ -6,7 +6,9 @@ from demoalign.demonstrations.preferences import read_preferences
 from demoalign.demonstrations.reader import (
     Demonstrations,
     Split,
+    Stream,
     read_demonstrations,
+    stream_demonstrations,
     write_rejected,
 )
 from demoalign.demonstrations.rows import Rejected
@@ -20,10 +22,12 @@ __all__ = [
     "Lengths",
     "Rejected",
     "Split",
+    "Stream",
     "inspect",
     "read_demonstrations",
     "read_preferences",
     "refuse_shared_prompts",
+    "stream_demonstrations",
     "too_long",
     "without_shared_prompts",
     "write_rejected",

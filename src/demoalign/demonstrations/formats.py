@@ -20,6 +20,13 @@ from typing import Any
 
 from demoalign.demonstrations import messages as chat
 from demoalign.demonstrations.fields import RowError, cell, found, is_missing, plain, text
+from demoalign.demonstrations.hh_rlhf import (
+    PAIR,
+    is_transcript,
+    pair_note,
+    split_transcript,
+    transcript_field,
+)
 from demoalign.records import Prompt
 
 Cells = Mapping[str, object]
@@ -34,8 +41,6 @@ ALPACA_INPUT = (
     "context. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
 )
-HUMAN = "\n\nHuman:"
-ASSISTANT = "\n\nAssistant:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Format:
         uses: every column that it reads; the others are kept as meta.
         fits: whether a row's columns look like this format's.
         convert: a row's prompt and completion; raises `RowError`.
+        note: what is to be kept as meta of what the other columns say.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Format:
     uses: tuple[str, ...]
     fits: Callable[[Cells], bool]
     convert: Callable[[Cells], tuple[Prompt, str]]
+    note: Callable[[Cells], dict[str, Any]] = lambda _row: {}
 
 
 def convert(row: Cells, form: Format) -> tuple[Prompt, str, dict[str, Any]]:
@@ -73,7 +80,7 @@ def convert(row: Cells, form: Format) -> tuple[Prompt, str, dict[str, Any]]:
         others = {**inner, **others}
     elif inner is not None:
         others["meta"] = inner
-    return prompt, completion, plain(others)
+    return prompt, completion, plain(others) | form.note(row)
 
 
 def prompt_completion(row: Cells) -> tuple[Prompt, str]:
@@ -144,50 +151,8 @@ def _is_list_of(value: object, key: str) -> bool:
     )
 
 
-def split_transcript(field: str, transcript: str) -> tuple[str, str]:
-    r"""A transcript's prompt, up to and with the last ``\n\nAssistant:``, and what follows it.
-
-    Raises:
-        RowError: there is no such turn, it is not the last, it is empty, or nobody asked.
-    """
-    prompt, completion = _divided(field, transcript)
-    if not completion.strip():
-        raise RowError(field, f"the last turn must not be empty, found {found(completion)}")
-    return prompt, completion
-
-
-def transcript_prompt(field: str, transcript: str) -> str:
-    """As `split_transcript`, the prompt alone; its last turn may be empty, to be said yet."""
-    return _divided(field, transcript)[0]
-
-
-def _divided(field: str, transcript: str) -> tuple[str, str]:
-    before, marker, completion = transcript.rpartition(ASSISTANT)
-    if not marker:
-        raise RowError(
-            field, f"must be a transcript with '\\n\\nAssistant:', found {found(transcript)}"
-        )
-    if HUMAN in completion:
-        raise RowError(
-            field, f"the last turn must be the assistant's, found {found(completion[-40:])}"
-        )
-    _, human, asked = ("\n\n" + before.lstrip()).rpartition(HUMAN)
-    if not human or not asked.strip():
-        raise RowError(
-            field, f"must have a turn 'Human:' with text in it, found {found(transcript)}"
-        )
-    return before + marker, completion
-
-
-def is_transcript(value: object) -> bool:
-    """Whether a cell holds an HH-RLHF transcript."""
-    return isinstance(value, str) and ASSISTANT in value
-
-
 def _hh_rlhf(row: Cells) -> tuple[Prompt, str]:
-    present = [field for field in ("text", "chosen") if field in row]
-    best = [field for field in present if is_transcript(row[field])]
-    field = (best or present or ["text"])[0]
+    field = transcript_field(row)
     return split_transcript(field, text(row, field))
 
 
@@ -225,9 +190,10 @@ FORMATS = {
         Format(
             "hh-rlhf",
             "text or chosen, with '\\n\\nAssistant:' in it",
-            ("text", "chosen"),
+            ("text", *PAIR),
             lambda row: is_transcript(row.get("text")) or is_transcript(row.get("chosen")),
             _hh_rlhf,
+            pair_note,
         ),
     )
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from demoalign.demonstrations import messages as chat
 from demoalign.demonstrations.fields import RowError, cell, found, is_missing, text
-from demoalign.demonstrations.formats import Cells, is_transcript, prompt_of, split_transcript
+from demoalign.demonstrations.formats import Cells, prompt_of
+from demoalign.demonstrations.hh_rlhf import first_difference, is_transcript, split_transcript
 from demoalign.demonstrations.ids import assign_ids, content_id, own_id
 from demoalign.demonstrations.recognise import columns_of
 from demoalign.demonstrations.rows import collect, look_ahead, refuse
@@ -99,20 +100,13 @@ def _of_transcripts(row: Cells) -> tuple[Prompt, str, str]:
     prompt, good = split_transcript("chosen", chosen)
     other, bad = split_transcript("rejected", rejected)
     if prompt != other:
-        at = _first_difference(prompt, other)
+        at = first_difference(prompt, other)
         raise RowError(
             "rejected",
             f"must share chosen's prompt up to the last '\\n\\nAssistant:', found that they "
             f"differ from character {at}: {found(other[at:])}",
         )
     return prompt, good, bad
-
-
-def _first_difference(one: str, other: str) -> int:
-    for at, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return at
-    return min(len(one), len(other))
 
 
 def _of_messages(row: Cells) -> tuple[Prompt, str, str]:

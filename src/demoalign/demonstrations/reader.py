@@ -19,6 +19,7 @@ from demoalign.demonstrations.recognise import (
     recognise,
     rename,
 )
+from demoalign.demonstrations.row import Row
 from demoalign.demonstrations.rows import Rejected, collect, look_ahead, refuse
 from demoalign.demonstrations.sources import open_source
 from demoalign.demonstrations.split import choose_test_prompts, prompt_key
@@ -158,9 +159,84 @@ def read_demonstrations(
             carries a problem for each of those.
     """
     source, columns = str(source), dict(columns or {})
-    check_format(format)
     if limit is not None and limit < 1:
         raise DataError(f"limit: must be at least 1, found {limit}")
+    opened = _open(source, format, columns, split)
+    result = collect(opened.rows, opened.make, columns, limit)
+    refuse(opened.name, result, skip_invalid=skip_invalid)
+    return Demonstrations(
+        rows=_with_ids(result.made),
+        source=source,
+        format=opened.form.name,
+        why=opened.why,
+        problems=result.problems,
+        rejected=tuple(result.rejected),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Demonstrations that are read as they are taken, and never held all at once.
+
+    Attributes:
+        name: of the source.
+        format: the format they are in.
+        why: why they are taken to be in that format.
+        rows: each a demonstration, or a row that cannot be used. An id is the row's own or made
+            of its content; two rows may have the same.
+    """
+
+    name: str
+    format: str
+    why: str
+    rows: Iterator[Demonstration | Rejected]
+
+
+def stream_demonstrations(
+    source: str | Path,
+    *,
+    format: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    split: str = "train",
+) -> Stream:
+    """Read demonstrations one at a time, in memory that does not grow with the source.
+
+    Args:
+        source, format, columns, split: as for `read_demonstrations`.
+
+    Raises:
+        DataError: the source cannot be read or its format is unclear; also while rows are taken.
+    """
+    columns = dict(columns or {})
+    opened = _open(str(source), format, columns, split)
+
+    def rows() -> Iterator[Demonstration | Rejected]:
+        for row in opened.rows:
+            found = collect([row], opened.make, columns)
+            yield from found.rejected
+            for made in found.made:
+                name = own_id(made.own_id) or content_id(made.prompt, made.completion)
+                yield Demonstration(name, made.prompt, made.completion, made.meta)
+
+    return Stream(opened.name, opened.form.name, opened.why, rows())
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A source whose format is known."""
+
+    name: str
+    rows: Iterator[Row]
+    form: Format
+    why: str
+    columns: Mapping[str, str]
+
+    def make(self, row: Cells) -> _Example:
+        return _example(rename(row, self.columns), self.form)
+
+
+def _open(source: str, format: str, columns: Mapping[str, str], split: str) -> _Opened:
+    check_format(format)
     forms = FORMATS.values() if format == AUTO else [FORMATS[format]]
     check_request(columns, (column for form in forms for column in form.uses))
     name, rows = open_source(source, split)
@@ -169,16 +245,7 @@ def read_demonstrations(
     if first:
         check_columns(name, first, columns)
         form, why = recognise(name, [rename(row, columns) for row in first], format, columns)
-    result = collect(rows, lambda row: _example(rename(row, columns), form), columns, limit)
-    refuse(name, result, skip_invalid=skip_invalid)
-    return Demonstrations(
-        rows=_with_ids(result.made),
-        source=source,
-        format=form.name,
-        why=why,
-        problems=result.problems,
-        rejected=tuple(result.rejected),
-    )
+    return _Opened(name, rows, form, why, columns)
 
 
 def _example(row: Cells, form: Format) -> _Example:

@@ -60,9 +60,24 @@ def prompt_text(tokenizer: Any, prompt: Prompt) -> str:
 
 def render_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Token ids of a prompt: at most one BOS, never an EOS at its end."""
-    templated = not isinstance(prompt, str) and bool(tokenizer.chat_template)
-    text = prompt_text(tokenizer, prompt)
-    ids = list(tokenizer(text, add_special_tokens=not templated)["input_ids"])
+    return render_prompts(tokenizer, [prompt])[0]
+
+
+def render_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """As `render_prompt` for many, in at most two calls of the tokenizer."""
+    templated = [not isinstance(each, str) and bool(tokenizer.chat_template) for each in prompts]
+    found: list[list[int]] = [[]] * len(prompts)
+    for kind in sorted(set(templated)):
+        places = [place for place, is_it in enumerate(templated) if is_it == kind]
+        texts = [prompt_text(tokenizer, prompts[place]) for place in places]
+        encoded = tokenizer(texts, add_special_tokens=not kind)["input_ids"]
+        for place, ids in zip(places, encoded, strict=True):
+            found[place] = _prompt_ids(tokenizer, list(ids), kind)
+    return found
+
+
+def _prompt_ids(tokenizer: Any, ids: list[int], templated: bool) -> list[int]:
+    """The ids of an encoded prompt with one BOS, if it wants one, and no EOS at its end."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if not templated and len(ids) > 1 and ids[-1] == eos:
         ids.pop()
@@ -123,6 +138,14 @@ def render(tokenizer: Any, prompt: Prompt, completion: str, finished: bool = Tru
         render_prompt(tokenizer, prompt),
         render_completion(tokenizer, prompt, completion, finished),
     )
+
+
+def render_many(tokenizer: Any, rows: Sequence[tuple[Prompt, str]]) -> list[Rendered]:
+    """As `render` for many finished answers, in a few calls of the tokenizer."""
+    prompts, completions = [prompt for prompt, _ in rows], [answer for _, answer in rows]
+    heads = render_prompts(tokenizer, prompts)
+    tails = render_completions(tokenizer, prompts, completions, [True] * len(rows))
+    return [Rendered(head, tail) for head, tail in zip(heads, tails, strict=True)]
 
 
 def decode_completion(tokenizer: Any, prompt: Prompt, token_ids: list[int]) -> str:

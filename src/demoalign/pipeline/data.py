@@ -18,12 +18,42 @@ from demoalign.demonstrations import (
     without_shared_prompts,
     write_rejected,
 )
-from demoalign.demonstrations.render import render
+from demoalign.demonstrations.render import render_many
 from demoalign.demonstrations.split import prompt_key
 from demoalign.errors import DataError
 from demoalign.pipeline.resolve import BaseText, load_demonstrations
 from demoalign.records import Demonstration, read_records, write_records
 from demoalign.store import write_json
+
+BATCH = 256
+"""Rows that are rendered at the same time, to be counted."""
+
+
+class TokenCounts:
+    """A function from a demonstration to its lengths (prompt tokens, completion tokens).
+
+    Each demonstration is rendered once; those announced by `add` many at a time.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, tuple[Demonstration, int, int]] = {}
+
+    def __call__(self, row: Demonstration) -> tuple[int, int]:
+        """The lengths of one."""
+        if id(row) not in self._known:
+            self.add([row])
+        _, prompt, completion = self._known[id(row)]
+        return prompt, completion
+
+    def add(self, rows: Sequence[Demonstration]) -> None:
+        """Count many."""
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            pairs = [(row.prompt, row.completion) for row in batch]
+            for row, ids in zip(batch, render_many(self._tokenizer, pairs), strict=True):
+                # The row is kept, so that no other can get its identity.
+                self._known[id(row)] = (row, len(ids.prompt_ids), len(ids.completion_ids))
 
 
 @dataclass(frozen=True)
@@ -33,6 +63,7 @@ class Data:
     train: tuple[Demonstration, ...]
     test: tuple[Demonstration, ...]
     whole: Demonstrations
+    counts: TokenCounts
 
 
 def prepare_data(recipe: Recipe, base: BaseText) -> Data:
@@ -42,24 +73,25 @@ def prepare_data(recipe: Recipe, base: BaseText) -> Data:
         DataError: unusable rows without skip_invalid, prompts that are too long, prompts that
             stand in both train and test, or nothing left of the families of faults asked for.
     """
-    whole, train, test = _split(recipe, base)
+    counts = TokenCounts(base.tokenizer)
+    whole, train, test = _split(recipe, base, counts)
     config = recipe.demonstrations
     train = _of_families("faults", config.faults, train)
     test = _of_families("test_faults", config.test_faults, test)
-    return Data(train[: config.train_limit], test, whole)
+    return Data(train[: config.train_limit], test, whole, counts)
 
 
 def _split(
-    recipe: Recipe, base: BaseText
+    recipe: Recipe, base: BaseText, counts: TokenCounts
 ) -> tuple[Demonstrations, tuple[Demonstration, ...], tuple[Demonstration, ...]]:
     """Everything, what to train on and what to test on."""
     config = recipe.demonstrations
-    whole = _drop_long(load_demonstrations(config, recipe.seed), recipe, base)
+    whole = _drop_long(load_demonstrations(config, recipe.seed), recipe, base, counts)
     if config.test_source is None:
         split = whole.split(config.test_fraction, recipe.seed)
         return whole, split.train.rows, split.test.rows
     other = config.model_copy(update={"source": config.test_source, "limit": None})
-    test = _drop_long(load_demonstrations(other, recipe.seed), recipe, base)
+    test = _drop_long(load_demonstrations(other, recipe.seed), recipe, base, counts)
     if not config.skip_invalid:
         refuse_shared_prompts(whole.rows, test.rows)
         return whole, whole.rows, test.rows
@@ -84,22 +116,12 @@ def _of_families(
     return found
 
 
-def count_tokens(tokenizer: Any) -> Any:
-    """A function from a demonstration to its lengths (prompt tokens, completion tokens)."""
-
-    def count(row: Demonstration) -> tuple[int, int]:
-        rendered = render(tokenizer, row.prompt, row.completion)
-        return len(rendered.prompt_ids), len(rendered.completion_ids)
-
-    return count
-
-
-def store_data(folder: Path, data: Data, tokenizer: Any) -> None:
+def store_data(folder: Path, data: Data) -> None:
     """Write train.jsonl, test.jsonl, rejected.jsonl and summary.json."""
     write_records(folder / "train.jsonl", data.train)
     write_records(folder / "test.jsonl", data.test)
     write_rejected(folder / "rejected.jsonl", data.whole)
-    summary = inspect([*data.train, *data.test], count_tokens(tokenizer))
+    summary = inspect([*data.train, *data.test], data.counts)
     write_json(
         folder / "summary.json",
         {
@@ -130,9 +152,12 @@ def distinct_prompts(rows: Iterable[Demonstration], limit: int | None) -> list[D
     return list(first.values())[:limit]
 
 
-def _drop_long(whole: Demonstrations, recipe: Recipe, base: BaseText) -> Demonstrations:
+def _drop_long(
+    whole: Demonstrations, recipe: Recipe, base: BaseText, counts: TokenCounts
+) -> Demonstrations:
     limit = base.prompt_limit(recipe)
-    problems = too_long(whole.rows, count_tokens(base.tokenizer), limit)
+    counts.add(whole.rows)
+    problems = too_long(whole.rows, counts, limit)
     if not problems:
         return whole
     if not recipe.demonstrations.skip_invalid:

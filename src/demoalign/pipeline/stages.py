@@ -135,7 +135,7 @@ class StageBuilder:
 
     def _store_demonstrations(self, folder: Path) -> None:
         data = prepare_data(self.recipe, self.base)
-        store_data(folder, data, self.base.tokenizer)
+        store_data(folder, data)
 
     def _data_fingerprint(self) -> str:
         recipe = self.recipe

@@ -11,7 +11,7 @@ from demoalign.demonstrations import DataSummary, Lengths, inspect
 from demoalign.demonstrations.render import Rendered, render
 from demoalign.demonstrations.split import prompt_key
 from demoalign.evaluation.golden import load_golden
-from demoalign.pipeline.data import Data, count_tokens, prepare_data
+from demoalign.pipeline.data import Data, prepare_data
 from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
 from demoalign.pipeline.pipeline import Pipeline
 from demoalign.pipeline.resolve import BaseText, check_inputs
@@ -65,7 +65,7 @@ def validate(recipe: Recipe) -> Validation:
     data = prepare_data(recipe, base)
     rows = [*data.train, *data.test]
     room = recipe.rollouts.max_new_tokens
-    summary = inspect(rows, count_tokens(base.tokenizer), max_completion_tokens=room)
+    summary = inspect(rows, data.counts, max_completion_tokens=room)
     check_inputs(recipe)
     plan = pipeline.plan()
     served = check_served(recipe, dict(plan)["sft"])

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from demoalign.demonstrations.fields import RowError, found, plain
-from demoalign.demonstrations.formats import FORMATS, is_transcript, prompt_of, transcript_prompt
+from demoalign.demonstrations.formats import FORMATS, prompt_of
+from demoalign.demonstrations.hh_rlhf import (
+    PAIR,
+    is_transcript,
+    transcript_field,
+    transcript_prompt,
+)
 from demoalign.demonstrations.ids import assign_ids, content_id, own_id
 from demoalign.demonstrations.row import Row
 from demoalign.demonstrations.rows import Rejected
@@ -15,9 +21,6 @@ from demoalign.demonstrations.sources import open_source
 from demoalign.demonstrations.split import prompt_key
 from demoalign.errors import DataError, Problem
 from demoalign.records import Prompt
-
-PREFERENCE = ("chosen", "rejected")
-"""Columns with answers that the prompts of a preference set come with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,11 @@ def _prompt(row: Row) -> tuple[Prompt, dict[str, Any], str | None]:
     if not isinstance(value, Mapping):
         raise RowError("row", f"must be an object or text, found {found(value)}")
     if "prompt" in value:
-        uses: tuple[str, ...] = ("prompt", "completion", *PREFERENCE)
+        uses: tuple[str, ...] = ("prompt", "completion", *PAIR)
         prompt = prompt_of(value)
     elif is_transcript(value.get("chosen")) or is_transcript(value.get("text")):
-        column = "chosen" if is_transcript(value.get("chosen")) else "text"
-        uses, prompt = ("text", *PREFERENCE), transcript_prompt(column, str(value[column]))
+        column = transcript_field(value)
+        uses, prompt = ("text", *PAIR), transcript_prompt(column, str(value[column]))
     else:
         form = next((form for form in FORMATS.values() if form.fits(value)), None)
         if form is None:

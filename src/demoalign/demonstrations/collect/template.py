@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from demoalign.config import NO_TEMPLATE, PAPER_TEMPLATE
-from demoalign.demonstrations.formats import is_transcript
+from demoalign.demonstrations.hh_rlhf import HUMAN, is_transcript
 from demoalign.demonstrations.messages import transcript
 from demoalign.endpoints.forms import Blanks, FormError, fill
 from demoalign.errors import RecipeError
@@ -18,7 +18,7 @@ PAPER = (
 """Appendix E.2 word for word; "and then we attach the original prompts"."""
 
 BLANKS = Blanks(("prompt",))
-MARK, NEXT_TURN = "Assistant:", "\n\nHuman:"
+MARK = "Assistant:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Template:
         if self.text is None:
             return said.strip()
         answer = said.lstrip().removeprefix(MARK)
-        return answer.partition(NEXT_TURN)[0].strip()
+        return answer.partition(HUMAN)[0].strip()
 
 
 def dialogue(prompt: Prompt) -> str:
