@@ -22,6 +22,7 @@ from demoalign.improve import (
     order_statistic_weights,
     selection_probabilities,
 )
+from demoalign.lab import mdp
 from demoalign.policies import Policy
 from demoalign.records import Prompt
 from tests.conftest import ModelFolder
@@ -175,6 +176,20 @@ def test_kl_bound_holds_for_a_uniform_policy(outcomes: int, n: int) -> None:
     assert exact <= kl_bound(n) + 1e-12
     if outcomes == 1000:
         assert exact == pytest.approx(kl_bound(n), abs=0.02)
+
+
+masses = st.lists(st.tuples(st.floats(1e-3, 1.0), st.integers(0, 5)), min_size=1, max_size=12)
+"""Texts with unnormalised probabilities and scores, of which some are equal."""
+
+
+@given(masses, st.integers(1, 64))
+def test_kl_bound_holds_for_every_policy_and_score(texts: list[tuple[float, int]], n: int) -> None:
+    """Exactly, by the probability of each text to be the best of n."""
+    weights, scores = (np.array(each, dtype=float) for each in zip(*texts, strict=True))
+    log_p = np.log(weights / weights.sum())
+    chosen = mdp.best_of_n(log_p, scores, n)
+    assert np.exp(chosen).sum() == pytest.approx(1)
+    assert -1e-9 <= mdp.kl(chosen, log_p) <= kl_bound(n) + 1e-9
 
 
 class LongestAnswer:

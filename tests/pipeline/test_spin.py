@@ -233,6 +233,21 @@ def test_a_user_can_choose_by_it_and_ask_it(played: Project, tmp_path: Path) -> 
     assert (line["policy"], line["selector"]) == ("kto", "spin-reward")
 
 
+def test_what_is_asked_first_is_trained_first(project: Project) -> None:
+    """A baseline that the rewards compare, asked on the command line before anything has run."""
+    once = SPIN | {"iterations": 1, "start": "initial"}
+    reward = [IMPLICIT[1] | {"negatives": "initial"}]
+    recipe = project.file({"baselines": [once], "reward": reward})
+    asked = project.folder / "asked.jsonl"
+    asked.write_text('"Is lamp 3 on?"\n', encoding="utf-8")
+    out = project.folder / "answers.jsonl"
+    given = ("--prompts", asked, "--output", out, "--n", 2, "--policy", "spin")
+    said = cli("best-of-n", recipe, *given)
+    assert said.status == 0, said.err
+    assert [line["selector"] for line in lines_of(out)] == ["spin-reward"]
+    assert not (project.run / "rollouts-test").exists()
+
+
 def test_rewards_that_compare_a_baseline_come_after_it_and_run_again_with_it(
     played: Project,
 ) -> None:

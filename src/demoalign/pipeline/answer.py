@@ -45,7 +45,8 @@ def answer_prompts(
         )
     questions = read_prompts(prompts)
     pipeline = Pipeline(recipe)
-    pipeline.advance(_needs(recipe, policy))
+    for target in _needs(recipe, policy):
+        pipeline.advance(target)
     config, improve = recipe.reward[titles.index(name)], recipe.improve
     sampled, judge = _policy(pipeline, policy), pipeline.models.selector(config)
     choices = best_of_n(
@@ -80,15 +81,15 @@ def answer_prompts(
     }
 
 
-def _needs(recipe: Recipe, policy: str) -> str:
-    """The last stage that must be done before a policy can be sampled."""
+def _needs(recipe: Recipe, policy: str) -> tuple[str, ...]:
+    """The last stages that must be done before a policy can be sampled, and rewards can choose."""
     improve = recipe.improve
-    if policy in _baselines(recipe):
-        return "baseline"
+    if policy in _baselines(recipe):  # those that a reward compares come before the rewards
+        return ("reward", "baseline")
     if policy == DISTILLED:
-        return "policy"
+        return ("policy",)
     chooses = isinstance(improve, ExtrapolateConfig) and improve.strength == "auto"
-    return "strength" if policy == EXTRAPOLATED and chooses else "reward"
+    return ("strength",) if policy == EXTRAPOLATED and chooses else ("reward",)
 
 
 def _policy(pipeline: Pipeline, name: str) -> AnyPolicy:
