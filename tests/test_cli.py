@@ -289,7 +289,8 @@ def test_report_is_written_again_from_a_run_or_its_recipe(done: Project, tmp_pat
 def test_merge_gives_a_plain_model_with_the_same_logits(done: Project, tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     said = cli("merge", done.run / "sft", "--output", merged, "--json")
-    assert said.json == {"policy": str(done.run / "sft"), "path": str(merged)}
+    card = str(merged / "README.md")
+    assert said.json == {"policy": str(done.run / "sft"), "path": str(merged), "card": card}
     assert not (merged / "adapter_config.json").exists()
     rows = [[2, 40, 41, 42, 43], [50, 60]]
     (ours,) = [AutoModelForCausalLM.from_pretrained(merged).eval()]

@@ -22,7 +22,8 @@ from typing import Any
 from demoalign.errors import StoreError
 from demoalign.version import __version__
 
-MANIFEST = "manifest.json"
+MANIFEST, CARD = "manifest.json", "README.md"
+"""Files of a model's folder that say something about it and are no part of it."""
 WHOLE_DIGEST_BYTES = 64 * 2**20
 EDGE_BYTES = 2**20
 STARTING_SECONDS = 10.0
@@ -96,7 +97,7 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def digest_folder(folder: Path, skip: frozenset[str] = frozenset({MANIFEST})) -> str:
+def digest_folder(folder: Path, skip: frozenset[str] = frozenset({MANIFEST, CARD})) -> str:
     """SHA-256 over the names and contents of a folder's files, in a fixed order."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):

@@ -19,7 +19,7 @@ from demoalign.config import Recipe, parse_recipe
 from tests.demonstrations.files import jsonl
 
 THINGS = ("lamp", "router", "printer")
-ALWAYS_NEW = {"recipe.yaml", "env.json", "report.html", "run.log"}
+ALWAYS_NEW = {"recipe.yaml", "env.json", "report.html", "run.log", "README.md"}
 """Files of a run that are written again even if there was nothing to do."""
 
 TIMED = {"manifest.json", *ALWAYS_NEW}

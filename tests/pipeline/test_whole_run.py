@@ -67,7 +67,7 @@ def check_folders(run: Path) -> None:
         assert listed == {
             path.relative_to(run / stage).as_posix(): path.stat().st_size
             for path in (run / stage).rglob("*")
-            if path.is_file() and path.name != "manifest.json"
+            if path.is_file() and path.name not in ("manifest.json", "README.md")
         }
     assert {"recipe.yaml", "env.json", "run.log", "report.html"} <= {p.name for p in run.iterdir()}
     assert "prompts read once" in (run / "run.log").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,21 @@ from demoalign.config import load_recipe
 from demoalign.console import print_results
 
 
+class Dtype(enum.StrEnum):
+    """What merged weights are stored in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+Push = Annotated[
+    str | None, typer.Option("--push", metavar="OWNER/NAME", help="Upload it to the hub.")
+]
+Public = Annotated[
+    bool, typer.Option("--public", help="Make the repository public; private by default.")
+]
+
+
 @app.command()
 def report(
     where: Annotated[Path, typer.Argument(help="A recipe or a run's folder.", show_default=False)],
@@ -23,10 +39,11 @@ def report(
 
     Example: `demoalign report runs/quickstart`
     """
-    from demoalign.report import write_report
+    from demoalign.report import write_cards, write_report
 
     folder = where if where.is_dir() else load_recipe(where).folder
     path = write_report(folder)
+    write_cards(folder)
     print_results(folder, path)
     finish({"report": str(path)}, as_json)
 
@@ -34,20 +51,52 @@ def report(
 @app.command()
 def merge(
     policy: Annotated[
-        Path, typer.Argument(help="A policy folder with an adapter, as runs/NAME/sft.")
+        Path,
+        typer.Argument(help="A folder with an adapter, as runs/NAME/sft or runs/NAME/reward/R."),
     ],
     output: Annotated[Path, typer.Option("--output", help="Where the whole model goes.")],
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="Of the weights that are written.")
+    ] = Dtype.float32,
+    push: Push = None,
+    public: Public = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge a policy's adapter into its base: one plain model folder for other tools.
+    """Merge an adapter into its base: one plain model folder for other tools, with a model card.
 
     Example: `demoalign merge runs/quickstart/sft --output merged`
     """
-    from demoalign.policies.merge import merge_policy
+    from demoalign.pipeline.sharing import merge as merge_folder
 
-    merge_policy(policy, output)
+    card = merge_folder(policy, output, dtype.value)
     sys.stderr.write(f"wrote {output}\n")
-    finish({"policy": str(policy), "path": str(output)}, as_json)
+    result = {"policy": str(policy), "path": str(output), "card": card and str(card)}
+    finish(result | _pushed(output, push, public), as_json)
+
+
+@app.command("push")
+def push_folder(
+    folder: Annotated[Path, typer.Argument(help="A model's folder, as runs/NAME/reward/R.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the hub.")],
+    public: Public = False,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a model as it is, with its card, to a private repository of the hub.
+
+    Example: `demoalign push runs/quickstart/reward/init-sft me/my-reward`
+    """
+    finish({"folder": str(folder)} | _pushed(folder, repository, public), as_json)
+
+
+def _pushed(folder: Path, repository: str | None, public: bool) -> dict[str, str]:
+    """Upload a folder if a repository is named; what came of it."""
+    if repository is None:
+        return {}
+    from demoalign.pipeline.sharing import push
+
+    commit = push(folder, repository, public=public)
+    sys.stderr.write(f"pushed {folder} to {repository}: {commit}\n")
+    return {"repository": repository, "commit": commit}
 
 
 @app.command()

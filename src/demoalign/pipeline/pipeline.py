@@ -89,9 +89,10 @@ class Pipeline:
             for number, stage in enumerate(wanted, start=1):
                 outcomes.append(self._do(stage, f"[{number}/{len(wanted)}] {stage.name}"))
             if target == "report":
-                from demoalign.report import write_report
+                from demoalign.report import write_cards, write_report
 
                 write_report(self.run.folder)
+                write_cards(self.run.folder)
         return outcomes
 
     def do(self, stage: Stage) -> Outcome:

@@ -219,4 +219,4 @@ def _save_head_on_whole_model(scorer: SharedScorer, folder: Path) -> None:
     model.base_model.load_state_dict(scorer.trunk.state_dict())
     with torch.no_grad():
         model.score.weight.copy_(scorer.head.weight.cpu())
-    model.save_pretrained(str(folder))
+    model.to(causal.dtype).save_pretrained(str(folder))
