@@ -77,7 +77,7 @@ def push(folder: Path, repo: str, *, public: bool = False) -> str:
         raise ModelError(f"--push: needs a model folder with config.json or {ADAPTER}: {folder}")
     if is_local(config := read_json(folder / ADAPTER) if (folder / ADAPTER).is_file() else {}):
         raise StoreError(
-            f"--push: {folder} is an adapter on {config[BASE]}, a folder of this machine that no one "
+            f"--push: {folder} adapts {config[BASE]}, a folder of this machine that nobody "
             "else has. Share the whole model: demoalign merge FOLDER --output DIR --push REPO"
         )
     if repo.count("/") != 1 or not all(repo.split("/")):
