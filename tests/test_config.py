@@ -127,8 +127,9 @@ def test_an_unknown_key_like_no_other_lists_those_there_are() -> None:
             "sft.token_weighting: Input should be 'none' or 'occupancy'; found 'some'",
         ),
         (
-            {"improve": {"method": "ppo"}},
-            "improve.method: must be one of best_of_n, extrapolate, found 'ppo'",
+            {"improve": {"method": "dqn"}},
+            "improve.method: must be one of best_of_n, extrapolate, raft, rloo, grpo, ppo, found "
+            "'dqn'",
         ),
         (
             {"evaluation": {"n": 0}},

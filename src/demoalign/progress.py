@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,9 @@ from rich.progress import (
 from rich.text import Text
 
 LINE_SECONDS = 10.0
+
+_is_shown: ContextVar[bool] = ContextVar("is_shown", default=False)
+"""Whether a meter is shown already, of which this work is a part."""
 
 
 class Meter:
@@ -44,6 +48,11 @@ class Meter:
             sys.stderr.write(text.rstrip() + "\n")
 
 
+class _SilentMeter(Meter):
+    def advance(self, units: int = 1, note: str = "") -> None:
+        self.done += units
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
@@ -62,7 +71,23 @@ class _BarMeter(Meter):
 
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
-    """Show the progress of ``total`` units while the block runs."""
+    """Show the progress of ``total`` units while the block runs.
+
+    Within another block it is that one's progress that is shown.
+    """
+    if _is_shown.get():
+        yield _SilentMeter(title, total)
+        return
+    token = _is_shown.set(True)
+    try:
+        with _meter(title, total) as shown:
+            yield shown
+    finally:
+        _is_shown.reset(token)
+
+
+@contextmanager
+def _meter(title: str, total: int) -> Iterator[Meter]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Meter(title, total)

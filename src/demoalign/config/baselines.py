@@ -9,12 +9,19 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from demoalign.config.baseline import BaselineBase, ReferredConfig
 from demoalign.config.rollouts import TRUNCATIONS
-from demoalign.config.section import OptimiserConfig, PositiveInt, Section, SftConfig, Source
+from demoalign.config.section import (
+    IMPROVED,
+    OptimiserConfig,
+    PositiveInt,
+    Section,
+    SftConfig,
+    Source,
+)
 
 TAKEN_POLICIES = frozenset(
     {
         *("initial", "sft", "demonstrations", "candidates", "greedy", "policy"),
-        *("extrapolated", "extrapolated-greedy", "distilled", "distilled-greedy"),
+        *(f"{name}{end}" for name in IMPROVED for end in ("", "-greedy")),
         *(f"sft-{name}" for name in TRUNCATIONS),
     }
 )

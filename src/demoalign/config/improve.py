@@ -7,8 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from demoalign.config.optimise import GrpoConfig, PpoConfig, RaftConfig, RlooConfig
 from demoalign.config.reward import RatioConfig, check_policies
-from demoalign.config.section import PositiveInt, Section, SftConfig, Share, Source
+from demoalign.config.section import (
+    DISTILLED,
+    EXTRAPOLATED,
+    PositiveInt,
+    Section,
+    SftConfig,
+    Share,
+    Source,
+)
 from demoalign.errors import RecipeError
 
 
@@ -114,7 +123,12 @@ class ExtrapolateConfig(Section):
 
 
 ImproveConfig = Annotated[
-    Annotated[BestOfNConfig, Tag("best_of_n")] | Annotated[ExtrapolateConfig, Tag("extrapolate")],
+    Annotated[BestOfNConfig, Tag("best_of_n")]
+    | Annotated[ExtrapolateConfig, Tag("extrapolate")]
+    | Annotated[RaftConfig, Tag("raft")]
+    | Annotated[RlooConfig, Tag("rloo")]
+    | Annotated[GrpoConfig, Tag("grpo")]
+    | Annotated[PpoConfig, Tag("ppo")],
     Discriminator(_method),
 ]
 """What is done with the reward, by ``method``."""
@@ -122,4 +136,25 @@ ImproveConfig = Annotated[
 METHODS: Mapping[str, type[Section]] = {
     "best_of_n": BestOfNConfig,
     "extrapolate": ExtrapolateConfig,
+    "raft": RaftConfig,
+    "rloo": RlooConfig,
+    "grpo": GrpoConfig,
+    "ppo": PpoConfig,
 }
+
+TrainedConfig = RaftConfig | RlooConfig | GrpoConfig | PpoConfig
+"""Methods that train the policy against a reward; the policy is named by the method."""
+
+
+def policies_of(config: ImproveConfig) -> tuple[str, ...]:
+    """Names of the policies that a method makes."""
+    if isinstance(config, BestOfNConfig):
+        return ()
+    if isinstance(config, ExtrapolateConfig):
+        return (EXTRAPOLATED,) if config.distil is None else (EXTRAPOLATED, DISTILLED)
+    return (config.method,)
+
+
+def trained_policy(config: ImproveConfig) -> str | None:
+    """The name of the policy that a method trains and a run stores as ``policy``."""
+    return next((name for name in policies_of(config) if name != EXTRAPOLATED), None)

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from demoalign.config.section import Name, PositiveInt, Section
+from demoalign.config.section import DISTILLED, TRAINED, Name, PositiveInt, Section
 
-LmPolicy = Annotated[str, Field(pattern=r"^(initial|sft|distilled|policy:.+)$")]
+LmPolicy = Annotated[
+    str, Field(pattern=rf"^(initial|sft|{DISTILLED}|{'|'.join(TRAINED)}|policy:.+)$")
+]
 
 
 class LmEvalConfig(Section):

@@ -25,6 +25,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+EXTRAPOLATED, DISTILLED = "extrapolated", "distilled"
+TRAINED = ("raft", "rloo", "grpo", "ppo", "adversarial", "irl")
+"""Policies of the methods of ``improve``; those that train one are named by the method."""
+
+IMPROVED = (EXTRAPOLATED, DISTILLED, *TRAINED)
+
 ONE, LIST = "<one>", "<list>"
 """How pydantic marks which of `one_or_list` it tried; no part of a key."""
 

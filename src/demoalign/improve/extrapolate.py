@@ -18,14 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from demoalign.config import ExtrapolateConfig
+from demoalign.config import EXTRAPOLATED, ExtrapolateConfig
 from demoalign.policies.combined import CombinedPolicy
 from demoalign.policies.policy import Policy
 from demoalign.rewards.token_reward import inside_support, next_rewards
-
-EXTRAPOLATED = "extrapolated"
-DISTILLED = "distilled"
-"""Names of the policies."""
 
 
 @dataclass(frozen=True, slots=True)

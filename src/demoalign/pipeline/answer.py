@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from demoalign.config import BestOfNConfig, ExtrapolateConfig, Recipe
+from demoalign.config import (
+    EXTRAPOLATED,
+    BestOfNConfig,
+    ExtrapolateConfig,
+    Recipe,
+    trained_policy,
+)
 from demoalign.demonstrations.fields import RowError
 from demoalign.demonstrations.formats import prompt_of
 from demoalign.errors import DataError, Problem, RecipeError
 from demoalign.improve.best_of_n import best_of_n
-from demoalign.improve.extrapolate import DISTILLED, EXTRAPOLATED
 from demoalign.pipeline.pipeline import Pipeline
 from demoalign.pipeline.sources import baseline_sources, improved_sources
 from demoalign.policies.policy import SFT
@@ -86,7 +91,7 @@ def _needs(recipe: Recipe, policy: str) -> tuple[str, ...]:
     improve = recipe.improve
     if policy in _baselines(recipe):  # those that a reward compares come before the rewards
         return ("reward", "baseline")
-    if policy == DISTILLED:
+    if policy == trained_policy(improve):
         return ("policy",)
     chooses = isinstance(improve, ExtrapolateConfig) and improve.strength == "auto"
     return ("strength",) if policy == EXTRAPOLATED and chooses else ("reward",)
@@ -98,7 +103,9 @@ def _policy(pipeline: Pipeline, name: str) -> AnyPolicy:
         return pipeline.models.extrapolated(improve)
     if name in _baselines(pipeline.recipe):
         return pipeline.models.baseline(name)
-    return pipeline.models.distilled() if name == DISTILLED else pipeline.models.sft()
+    if name == trained_policy(pipeline.recipe.improve):
+        return pipeline.models.improved(name)
+    return pipeline.models.sft()
 
 
 def _baselines(recipe: Recipe) -> set[str]:

@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from demoalign.config import Recipe
+from demoalign.config import DISTILLED, TRAINED, Recipe, trained_policy
 from demoalign.errors import RecipeError
 from demoalign.evaluation.lm_harness import evaluate_task, task_metrics
-from demoalign.improve.extrapolate import DISTILLED
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.models import Models
 from demoalign.store import read_json, write_json
@@ -23,15 +22,17 @@ def tasks_of(recipe: Recipe) -> list[tuple[str, str]]:
     """Policy and task of every stage.
 
     Raises:
-        RecipeError: it asks for the distilled policy of a recipe that distils none, or for two
-            policies of one name.
+        RecipeError: it asks for a policy that the recipe does not train, or for two of one name.
     """
     config = recipe.evaluation.lm_eval
     if config is None:
         return []
-    if DISTILLED in config.policies and getattr(recipe.improve, "distil", None) is None:
+    if missing := sorted(
+        {*config.policies} & {DISTILLED, *TRAINED} - {trained_policy(recipe.improve)}
+    ):
         raise RecipeError(
-            "evaluation.lm_eval.policies: distilled needs improve.distil, which this recipe has not"
+            f"evaluation.lm_eval.policies: {missing[0]} is trained by no section of this recipe; "
+            "set improve.method, or improve.distil of extrapolate"
         )
     labels = [label_of(policy) for policy in config.policies]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
@@ -58,7 +59,8 @@ def lm_eval_stage(
     """Put a task to a policy; store what the harness found, and its metrics."""
     config = recipe.evaluation.lm_eval
     assert config is not None
-    asked = models.distilled() if policy == DISTILLED else models.policy(policy)
+    own = policy == trained_policy(recipe.improve)
+    asked = models.improved(policy) if own else models.policy(policy)
     train, _ = read_data(run / "demonstrations")
     is_chat = not isinstance(train[0].prompt, str) and bool(asked.backbone.tokenizer.chat_template)
     chat = is_chat if config.chat is None else config.chat

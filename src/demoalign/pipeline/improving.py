@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from demoalign.config import ExtrapolateConfig, Recipe
+from demoalign.config import (
+    DISTILLED,
+    EXTRAPOLATED,
+    BestOfNConfig,
+    ExtrapolateConfig,
+    Recipe,
+    policies_of,
+)
 from demoalign.demonstrations.render import Rendered, render_prompt
-from demoalign.improve.extrapolate import DISTILLED, EXTRAPOLATED
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.measure import LOGPROBS, SFT_LOGPROB, test_rows
 from demoalign.pipeline.models import Models
@@ -37,7 +43,7 @@ def distil_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> Non
     write_rollouts(path, engine, policy, specs_of(rows), most, recipe.seed)
     del policy
     prompts = {row.id: row.prompt for row in rows}
-    student = _student(models, run)
+    student = models.student(DISTILLED) if models.uses_lora else models.sft()
     backbone, adapter = student.backbone, student.adapter
     said = [_learned(student, prompts[each.prompt_id], each) for each in read_rollouts(path)]
     settings = within_context(config, backbone)
@@ -49,13 +55,15 @@ def distil_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> Non
 def improve_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
     """Sample the improved policies on the test prompts, and what the SFT policy makes of it."""
     improve = recipe.improve
-    assert isinstance(improve, ExtrapolateConfig)
-    policy: AnyPolicy
-    for name in (EXTRAPOLATED, DISTILLED):
+    assert not isinstance(improve, BestOfNConfig)
+    for name in policies_of(improve):
+        policy: AnyPolicy
+        if name == EXTRAPOLATED:
+            assert isinstance(improve, ExtrapolateConfig)
+            policy = models.extrapolated(improve)
+        else:
+            policy = models.improved(name)
         sources = [each for each in improved_sources(recipe) if each.policy == name]
-        if not sources:
-            continue
-        policy = models.extrapolated(improve) if name == EXTRAPOLATED else models.distilled()
         answer_tests(recipe, run, policy, sources, improve.samples)
         del policy
     store_logprobs(recipe, run, models, improved_sources(recipe), folder)
@@ -107,15 +115,6 @@ def log_ratios_to(
     return [
         (rollout.logprob or 0.0) - value for rollout, value in zip(rollouts, known, strict=True)
     ]
-
-
-def _student(models: Models, run: Path) -> Policy:
-    """A copy of the SFT policy that may be trained."""
-    if not models.uses_lora:
-        return models.sft()
-    backbone = models.backbone()
-    backbone.load_adapter(DISTILLED, run / "sft")
-    return Policy(DISTILLED, backbone, DISTILLED)
 
 
 def _learned(policy: Policy, prompt: Prompt, rollout: Rollout) -> Rendered:

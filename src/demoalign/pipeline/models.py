@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from demoalign.config import BASELINE, ExtrapolateConfig, RatioConfig, Recipe, RewardConfig
 from demoalign.errors import ModelError
-from demoalign.improve.extrapolate import DISTILLED, extrapolate
+from demoalign.improve.extrapolate import extrapolate
 from demoalign.policies.backbone import Backbone, stable_base
 from demoalign.policies.combined import CombinedPolicy
 from demoalign.policies.policy import INITIAL, SFT, Policy
@@ -115,9 +115,18 @@ class Models:
             )
         return config.model_copy(update={"support": min(support_of(known, config.outside), -1e-9)})
 
-    def distilled(self) -> Policy:
+    def improved(self, name: str) -> Policy:
         """The policy that the policy stage has trained."""
-        return self._trained(DISTILLED, self._folder / "policy")
+        return self._trained(name, self._folder / "policy")
+
+    def student(self, name: str) -> Policy:
+        """A copy of the SFT policy that may be trained, beside the SFT policy itself."""
+        if self.uses_lora:
+            backbone = self.backbone()
+            backbone.load_adapter(name, self._folder / "sft")
+            return Policy(name, backbone, name)
+        tuned = self._recipe.model.model_copy(update={"base": str(self._folder / "sft")})
+        return Policy(name, Backbone.load(tuned))
 
     def baseline(self, name: str) -> Policy:
         """A policy to compare with, as its stage stores it; NAME/iteration-1 is one before."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from demoalign.config import TRUNCATIONS, ExtrapolateConfig, Recipe, RolloutsConfig
-from demoalign.improve.extrapolate import DISTILLED, EXTRAPOLATED
+from demoalign.config import TRUNCATIONS, Recipe, RolloutsConfig, policies_of
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.records import Rollout
 from demoalign.rollouts.write import read_rollouts
@@ -68,13 +67,9 @@ def sft_sources(recipe: Recipe) -> list[Source]:
 
 def improved_sources(recipe: Recipe) -> list[Source]:
     """What the policies of ``improve`` say."""
-    improve = recipe.improve
-    if not isinstance(improve, ExtrapolateConfig):
-        return []
-    names = [EXTRAPOLATED] if improve.distil is None else [EXTRAPOLATED, DISTILLED]
     return [
         Source(name if selector == NONE else f"{name}-{selector}", name, selector, "improve")
-        for name in names
+        for name in policies_of(recipe.improve)
         for selector in (NONE, GREEDY)
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +10,15 @@ from typing import Any
 
 from demoalign.config import (
     BaselineConfig,
+    BestOfNConfig,
     EvaluationConfig,
     ExtrapolateConfig,
     Recipe,
     RewardConfig,
     RolloutsConfig,
+    TrainedConfig,
     in_order,
+    trained_policy,
 )
 from demoalign.evaluation.lm_harness import harness_version
 from demoalign.pipeline.baselines import baseline_rollouts_stage, baseline_stage
@@ -26,6 +29,7 @@ from demoalign.pipeline.harness import lm_eval_stage, task_folder, tasks_of
 from demoalign.pipeline.improving import distil_stage, improve_stage
 from demoalign.pipeline.mixing import mixture_stage
 from demoalign.pipeline.models import Models
+from demoalign.pipeline.optimising import optimise_stage, reward_of, witness_of
 from demoalign.pipeline.preferring import FOLDER as PREFERENCES
 from demoalign.pipeline.preferring import preferences_stage, sets_of, skips_invalid
 from demoalign.pipeline.resolve import (
@@ -96,7 +100,7 @@ class StageBuilder:
         baselines = self._baselines(data, sft, rollouts, tests)
         compared = self._compared(baselines)
         rewards = self._reward_stages(rollouts, compared)
-        improving = self._improving(sft, rollouts, tests)
+        improving = self._improving(sft, rollouts, tests, rewards)
         best = fingerprint(
             stage="best-of-n",
             tests=tests,
@@ -166,14 +170,40 @@ class StageBuilder:
             truncated=recipe.evaluation.truncated_samples,
         )
 
-    def _improving(self, sft: str, rollouts: str, tests: str) -> list[Stage]:
+    def _improving(
+        self, sft: str, rollouts: str, tests: str, rewards: Mapping[str, Stage]
+    ) -> list[Stage]:
         """The stages of the recipe's way of improving, of which the last answers the test prompts.
 
         Best-of-n needs none.
         """
-        recipe, improve = self.recipe, self.recipe.improve
-        if not isinstance(improve, ExtrapolateConfig):
+        improve = self.recipe.improve
+        if isinstance(improve, BestOfNConfig):
             return []
+        if isinstance(improve, ExtrapolateConfig):
+            return self._extrapolating(improve, sft, rollouts, tests)
+        return self._training(improve, tests, rewards)
+
+    def _training(
+        self, improve: TrainedConfig, tests: str, rewards: Mapping[str, Stage]
+    ) -> list[Stage]:
+        """Training the policy, and its answers."""
+        recipe = self.recipe
+        given = recipe, improve, self.folder, self.models
+        trained = optimise_fingerprint(recipe, improve, rewards)
+        answered = fingerprint(
+            stage="improve", policy=trained, samples=improve.samples, tests=tests
+        )
+        answering = partial(improve_stage, recipe, self.folder, self.models)
+        return [
+            Stage("policy", trained, partial(optimise_stage, *given), resumes=True),
+            Stage("improve", answered, answering, resumes=True),
+        ]
+
+    def _extrapolating(
+        self, improve: ExtrapolateConfig, sft: str, rollouts: str, tests: str
+    ) -> list[Stage]:
+        recipe = self.recipe
         settings = dict(settings_of(improve))
         distil = settings.pop("distil")
         given = {
@@ -282,8 +312,8 @@ class StageBuilder:
         if config is None:
             return []
         made = {"initial": base_digest(recipe.model.base), "sft": sft}
-        distilled = [each.fingerprint for each in improving if each.name == "policy"]
-        made |= dict(zip(["distilled"], distilled, strict=False))
+        own = trained_policy(recipe.improve)
+        made |= {str(own): each.fingerprint for each in improving if each.name == "policy"}
         ignored = {"tasks", "policies", "batch_size"}
         stages = []
         for policy, task in tasks_of(recipe):
@@ -324,6 +354,22 @@ class StageBuilder:
         stage = mixture_stage if config.model == "mixture" else reward_stage
         work = partial(stage, recipe, config, self.folder, self.models)
         return Stage(f"reward/{config.title}", wanted, work)
+
+
+def optimise_fingerprint(
+    recipe: Recipe, config: TrainedConfig, rewards: Mapping[str, Stage]
+) -> str:
+    """Of a policy that is trained against one of the rewards."""
+    lookers = [reward_of(recipe, config), witness_of(recipe, config)]
+    settings = dict(settings_of(config))
+    settings.pop("samples")
+    return fingerprint(
+        stage="policy",
+        settings=settings,
+        seed=recipe.seed,
+        rewards=[rewards[each.title].fingerprint for each in lookers if each is not None],
+        rollouts=_sampling_settings(recipe.rollouts),
+    )
 
 
 def policy_digests(*sources: str) -> list[str]:

@@ -15,6 +15,7 @@ from demoalign.config import OptimiserConfig, Recipe, RewardConfig
 from demoalign.demonstrations.render import render
 from demoalign.improve.dpo import DpoSummary
 from demoalign.improve.kto import KtoSummary
+from demoalign.improve.optimise import Summary
 from demoalign.improve.referred import ADAPTER
 from demoalign.pipeline.comparing import comparisons_of, store_prompts
 from demoalign.pipeline.data import read_data
@@ -67,18 +68,14 @@ def sft_stage(recipe: Recipe, run: Path, models: Models, folder: Path) -> None:
 def store_policy(
     backbone: Backbone,
     adapter: str | None,
-    summary: SftSummary | DpoSummary | KtoSummary,
+    summary: SftSummary | DpoSummary | KtoSummary | Summary,
     folder: Path,
     keep: bool = False,
 ) -> None:
     """A policy that was trained, as a model folder; resume points go, or become policies (keep)."""
-    if keep:
+    if keep and not isinstance(summary, Summary):
         _keep_checkpoints(backbone, adapter, summary.steps, folder)
-    if adapter is None:
-        backbone.causal.save_pretrained(str(folder))
-        backbone.tokenizer.save_pretrained(str(folder))
-    else:
-        backbone.save_adapter(adapter, folder)
+    save_weights(backbone, adapter, folder)
     write_json(folder / "training.json", dataclasses.asdict(summary))
     for path in (folder / CHECKPOINTS).glob("*"):
         if path.is_file():
@@ -111,6 +108,15 @@ def trainable(recipe: Recipe, start: str, run: Path, models: Models) -> tuple[Ba
         if other != ADAPTER:
             backbone.remove_adapter(other)
     return backbone, ADAPTER
+
+
+def save_weights(backbone: Backbone, adapter: str | None, folder: Path) -> None:
+    """A policy as it is now, as a model folder."""
+    if adapter is None:
+        backbone.causal.save_pretrained(str(folder))
+        backbone.tokenizer.save_pretrained(str(folder))
+    else:
+        backbone.save_adapter(adapter, folder)
 
 
 def _keep_checkpoints(backbone: Backbone, adapter: str | None, steps: int, folder: Path) -> None:

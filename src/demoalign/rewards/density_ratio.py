@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ from demoalign.rewards.scoring import Answer, render_rows
 from demoalign.rewards.token_reward import inside_support, token_rewards
 
 Array = NDArray[np.float64]
+
+Making = Callable[[Policy], tuple[Sequence[Row], Sequence[Sequence[float] | None]]]
+"""Gives token ids and, where they are known, log-probabilities under the policy it is shown."""
 
 
 class TokenRatios(NamedTuple):
@@ -156,35 +160,59 @@ class DensityRatio:
         number = {key: i for i, key in enumerate(dict.fromkeys(each.key for each in answers))}
         distinct = {number[each.key]: each for each in reversed(answers)}
         distinct = dict(sorted(distinct.items()))
-        policy = self.positive()
-        tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
-        rows = render_rows(tokenizer, list(distinct.values()), context)
-        if self.config.conditional:
-            found = self._conditional(policy, list(distinct.values()), rows)
-            return [found[number[each.key]] for each in answers]
-        given: dict[int, Any] = {}
-        if known is not None:
-            given = {number[a.key]: k for a, k in zip(answers, known, strict=True) if k}
-        ups = _with_known(policy, rows, given)
-        del policy  # the other one may need its memory
-        reference = self.negative()
-        if reference.backbone.tokenizer is not tokenizer:
-            self._check_reads_alike(reference, list(distinct.values()), rows)
-        downs = completion_logprobs(reference, rows)
-        self._check_known(ups, [each.values for each in downs])
-        found = [_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
+        rows: list[Row] = []
+
+        def render(policy: Policy) -> tuple[list[Row], list[Sequence[float] | None]]:
+            tokenizer, context = policy.backbone.tokenizer, policy.backbone.context
+            rows.extend(render_rows(tokenizer, list(distinct.values()), context))
+            given: list[Sequence[float] | None] = [None] * len(rows)
+            for answer, each in zip(answers, known or [None] * len(answers), strict=True):
+                place = number[answer.key]
+                if each is not None and tuple(each[0]) == rows[place].completion:
+                    given[place] = each[1]
+            return rows, given
+
+        check = partial(self._check_reads_alike, list(distinct.values()), rows)
+        found = self._read(render, check)
         return [found[number[each.key]] for each in answers]
 
-    def _conditional(
-        self, policy: Policy, answers: Sequence[Answer], rows: Sequence[Row]
+    def read_rows(
+        self, rows: Sequence[Row], known: Sequence[Sequence[float] | None] | None = None
     ) -> list[TokenRatios]:
-        """As `read`, given that both policies stay inside q's support; both are in memory.
+        """Token ids of completions, such as the very ones that a policy has sampled.
+
+        Args:
+            rows: prompts and completions as both policies encode them.
+            known: log p (T,) of each row's tokens where it is known already.
+        """
+        return self._read(lambda _: (rows, known or [None] * len(rows)), None)
+
+    def _read(self, make: Making, check: Callable[[Policy], None] | None) -> list[TokenRatios]:
+        """As `read_rows`, of rows made with p, after q was shown to a check if it is another's."""
+        policy = self.positive()
+        rows, known = make(policy)
+        if self.config.conditional:
+            return self._conditional(policy, rows, check)
+        ups = _with_known(policy, rows, known)
+        tokenizer = policy.backbone.tokenizer
+        del policy  # the other one may need its memory
+        reference = self.negative()
+        if check is not None and reference.backbone.tokenizer is not tokenizer:
+            check(reference)
+        downs = completion_logprobs(reference, rows)
+        self._check_known(ups, [each.values for each in downs])
+        return [_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
+
+    def _conditional(
+        self, policy: Policy, rows: Sequence[Row], check: Callable[[Policy], None] | None
+    ) -> list[TokenRatios]:
+        """As `_read`, given that both policies stay inside q's support; both are in memory.
 
         Known log-probabilities are of no use: p has to be read for what it gives to the support.
         """
         reference = self.negative()
-        if reference.backbone.tokenizer is not policy.backbone.tokenizer:
-            self._check_reads_alike(reference, answers, rows)
+        if check is not None and reference.backbone.tokenizer is not policy.backbone.tokenizer:
+            check(reference)
         found = logprobs_within(policy, reference, rows, self._inside)
         self._check_known(
             [each.first.values for each in found], [each.second.values for each in found]
@@ -208,7 +236,7 @@ class DensityRatio:
             )
 
     def _check_reads_alike(
-        self, reference: Policy, answers: Sequence[Answer], rows: Sequence[Row]
+        self, answers: Sequence[Answer], rows: Sequence[Row], reference: Policy
     ) -> None:
         """A ratio of tokens needs policies to which a text is the same tokens."""
         backbone = reference.backbone
@@ -232,14 +260,13 @@ def _judge(
 
 
 def _with_known(
-    policy: Policy, rows: Sequence[Row], given: dict[int, tuple[Sequence[int], Sequence[float]]]
+    policy: Policy, rows: Sequence[Row], known: Sequence[Sequence[float] | None]
 ) -> list[Array]:
     """log p of each row's tokens (T,); computed where it is not known."""
-    exact = {i: each[1] for i, each in given.items() if tuple(each[0]) == rows[i].completion}
-    left = [i for i in range(len(rows)) if i not in exact]
+    left = [i for i, each in enumerate(known) if each is None]
     computed: list[TokenLogprobs] = (
         completion_logprobs(policy, [rows[i] for i in left]) if left else []
     )
     found = {i: each.values for i, each in zip(left, computed, strict=True)}
-    found |= {i: np.array(values, dtype=np.float64) for i, values in exact.items()}
+    found |= {i: np.array(v, dtype=np.float64) for i, v in enumerate(known) if v is not None}
     return [found[i] for i in range(len(rows))]

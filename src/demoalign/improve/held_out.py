@@ -1,0 +1,153 @@
+"""What a policy that learns says on held-out prompts, and who looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoalign.config import CheckConfig
+from demoalign.demonstrations.render import render_prompt
+from demoalign.improve.experience import Said
+from demoalign.improve.watch import Check, distinct_pairs
+from demoalign.policies.last_hidden import Row
+from demoalign.policies.logprobs import completion_logprobs
+from demoalign.policies.policy import Policy
+from demoalign.records import Prompt
+from demoalign.rollouts.engine import Engine, PromptSpec
+
+Array = NDArray[np.float64]
+
+View = Callable[[Sequence[Prompt], Sequence[str], Sequence[bool]], Sequence[float | None] | Array]
+"""What somebody who only looks on makes of prompts, completions, and whether they have ended (B,).
+
+None or NaN is for what is not scored.
+"""
+
+Judge = Callable[[Said], Array]
+"""Rewards (B,) of whole completions; NaN for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookers:
+    """Who looks on: a witness whose view may stop the training, and the golden reward, which not.
+
+    Attributes:
+        witness: scores completions, or None.
+        named: what the witness is called.
+        golden: scores completions for the curves, or None.
+    """
+
+    witness: View | None = None
+    named: str = ""
+    golden: View | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A policy that learns, and how it is asked.
+
+    Attributes:
+        policy: learns.
+        reference: the policy that it is held against (the SFT policy).
+        engine: samples at temperature 1, without truncation.
+    """
+
+    policy: Policy
+    reference: Policy
+    engine: Engine
+
+    def say(self, specs: Sequence[PromptSpec], count: int, seed: int) -> Said:
+        """Sample ``count`` completions of each prompt, and read them with the reference."""
+        tokenizer = self.policy.backbone.tokenizer
+        rollouts = tuple(self.engine.sample(self.policy, specs, count, seed))
+        prompts = {spec.id: spec.prompt for spec in specs}
+        ids = {spec.id: tuple(render_prompt(tokenizer, spec.prompt)) for spec in specs}
+        rows = tuple(Row(ids[each.prompt_id], tuple(each.token_ids)) for each in rollouts)
+        known = completion_logprobs(self.reference, rows)
+        return Said(
+            prompts=tuple(prompts[each.prompt_id] for each in rollouts),
+            rollouts=rollouts,
+            rows=rows,
+            reference=tuple(each.values for each in known),
+            per_prompt=count,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Prompts that nothing learns from.
+
+    Attributes:
+        specs: P prompts.
+        config: how often they are answered, and the rules' numbers.
+        seed: of the rollouts, the same at every check.
+        lookers: who looks on.
+    """
+
+    specs: Sequence[PromptSpec]
+    config: CheckConfig
+    seed: int
+    lookers: Lookers = field(default_factory=Lookers)
+
+    def check(self, asking: Asking, judge: Judge, rounds: int, beta: float | None) -> Check:
+        """Have the policy answer.
+
+        Args:
+            asking: the policy.
+            judge: the reward that it learns.
+            rounds: that it has learned.
+            beta: of the objective E[r] - beta KL, which is watched where there is no witness;
+                None if the reward changes, so that there is none to watch.
+        """
+        said = asking.say(self.specs, self.config.samples, self.seed)
+        rewards = judge(said)
+        texts = [each.completion for each in said.rollouts]
+        means: dict[str, float | None] = {
+            **facts_of(said),
+            "reward": mean_known(rewards),
+            "distinct": distinct_pairs(texts),
+        }
+        views = {"witness": self.lookers.witness, "golden": self.lookers.golden}
+        seen: dict[str, Array] = {}
+        for name, view in views.items():
+            if view is not None:
+                found = view(said.prompts, texts, said.finished)
+                seen[name] = np.array([np.nan if v is None else v for v in found], dtype=np.float64)
+                means[name] = mean_known(seen[name])
+        watched = seen.get("witness")
+        if watched is None and beta is not None:
+            watched = rewards - beta * said.kl
+        return Check(rounds, means, _by_prompt(watched, self.config.samples))
+
+    @property
+    def watched(self) -> str:
+        """What decides, in words."""
+        return f"the reward {self.lookers.named}" if self.lookers.witness else "E[r] - beta KL"
+
+
+def facts_of(said: Said) -> dict[str, float | None]:
+    """What is known of completions without any reward; means over them, nats and tokens."""
+    own = [np.array(each.token_logprobs or ()) for each in said.rollouts]
+    lengths = [len(each.token_ids) for each in said.rollouts]
+    return {
+        "kl": mean_known(said.kl),
+        "entropy": -float(sum(each.sum() for each in own)) / max(1, sum(lengths)),
+        "tokens": float(np.mean(lengths)),
+        "cut": 1 - float(np.mean(said.finished)),
+    }
+
+
+def mean_known(values: Array) -> float | None:
+    """Mean of what is a number; None of nothing."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _by_prompt(values: Array | None, samples: int) -> tuple[float | None, ...]:
+    """(P,) mean of each prompt's answers that have a value; None where none has."""
+    if values is None:
+        return ()
+    return tuple(mean_known(row) for row in values.reshape(-1, samples))

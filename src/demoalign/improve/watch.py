@@ -1,0 +1,103 @@
+"""Watching a training on prompts that it does not learn from: when to stop, and what to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoalign.config import CheckConfig
+from demoalign.intervals import bootstrap_mean
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What the policy says on the held-out prompts after some rounds.
+
+    Attributes:
+        round: how many rounds it has learned; 0 is the policy that training began with.
+        means: measure -> mean over the answers; None if it is not known.
+        watched: (P,) mean of each prompt's answers of what decides: the witness's view, or the
+            objective E[r] - beta KL; None where it is not known. Empty if nothing decides.
+    """
+
+    round: int
+    means: Mapping[str, float | None]
+    watched: Sequence[float | None] = field(default_factory=tuple)
+
+
+def why_stop(checks: Sequence[Check], config: CheckConfig, what: str) -> str | None:
+    """Why training should stop after these checks; None if it should go on.
+
+    Args:
+        checks: in order, the first of round 0.
+        config: the rules' numbers.
+        what: what is watched, for the words.
+    """
+    first, last = checks[0], checks[-1]
+    return (
+        _collapse(first, last, config)
+        or _too_far(last, config)
+        or _fall(checks[best_check(checks)], last, what)
+    )
+
+
+def best_check(checks: Sequence[Check]) -> int:
+    """The place of the check with the highest mean of what is watched; the last if nothing is."""
+    views = [_numbers(each) for each in checks]
+    if not all(np.isfinite(each).any() for each in views):
+        return len(checks) - 1
+    return int(np.argmax([np.nanmean(each) for each in views]))
+
+
+def _collapse(first: Check, last: Check, config: CheckConfig) -> str | None:
+    for measure in ("entropy", "distinct"):
+        before, now = first.means.get(measure), last.means.get(measure)
+        if before is not None and now is not None and now < config.collapse * before:
+            return (
+                f"collapse: {measure} fell to {now:.3g} from {before:.3g}, below "
+                f"{config.collapse:g} of it"
+            )
+    before, now = first.means.get("cut"), last.means.get("cut")
+    if before is not None and now is not None and now > before + config.collapse:
+        return f"collapse: {now:.0%} of answers do not end, {before:.0%} did before"
+    return None
+
+
+def _too_far(last: Check, config: CheckConfig) -> str | None:
+    found = last.means.get("kl")
+    if config.kl is not None and found is not None and found > config.kl:
+        return f"KL to the reference: {found:.3g} nats an answer, more than check.kl {config.kl:g}"
+    return None
+
+
+def _fall(best: Check, last: Check, what: str) -> str | None:
+    """Whether what is watched has fallen from its best, paired by prompt."""
+    if last is best or not len(last.watched):
+        return None
+    falls = _numbers(best) - _numbers(last)
+    known = falls[np.isfinite(falls)]
+    if len(known) < 2:
+        return None
+    low, high = bootstrap_mean(known)
+    if low <= 0:
+        return None
+    return (
+        f"over-optimisation: {what} has fallen by {known.mean():.3g} [{low:.3g}, {high:.3g}] since "
+        f"round {best.round}"
+    )
+
+
+def _numbers(check: Check) -> Array:
+    return np.array([np.nan if v is None else v for v in check.watched], dtype=np.float64)
+
+
+def distinct_pairs(texts: Sequence[str]) -> float:
+    """Share of pairs of neighbouring words, over all texts, that are different ones."""
+    pairs = [pair for text in texts for pair in pairwise(text.split())]
+    return len(set(pairs)) / len(pairs) if pairs else 0.0

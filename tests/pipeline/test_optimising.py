@@ -1,0 +1,70 @@
+"""Policies that are trained against a reward of the run: rloo, grpo, ppo, raft, in whole runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ModelFolder
+from tests.pipeline.runs import Project, cli, make_project, metrics_of
+
+CHECK = {"every": 1, "prompts": 4, "samples": 2}
+STEPS: dict[str, Any] = {
+    "rounds": 2,
+    "prompts": 4,
+    "samples_per_prompt": 2,
+    "learning_rate": 1e-3,
+    "checkpoint_every": 1,
+    "check": CHECK,
+    "samples": 2,
+}
+IMPROVE: dict[str, dict[str, Any]] = {
+    "rloo": {"method": "rloo", **STEPS},
+    "grpo": {"method": "grpo", **STEPS, "reward": "density-ratio", "level": "token"},
+    "ppo": {"method": "ppo", **STEPS, "batch_size": 3},
+    "raft": {
+        "method": "raft",
+        "rounds": 2,
+        "samples_per_prompt": 2,
+        "train_prompts": 6,
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "check": CHECK,
+        "samples": 2,
+    },
+}
+REWARDS = [
+    {"epochs": 1, "learning_rate": 0.003},
+    {"model": "density_ratio"},
+]
+
+
+def project(folder: Path, base: Path, method: str) -> Project:
+    return make_project(folder, base, reward=REWARDS, improve={**IMPROVE[method], "reward": None})
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("method", IMPROVE)
+def test_a_run_with_each_method(model_folder: ModelFolder, tmp_path: Path, method: str) -> None:
+    made = make_project(tmp_path, model_folder("llama", "eos_only"), reward=REWARDS)
+    path = made.file({"improve": IMPROVE[method]})
+    said = cli("run", path)
+    assert said.status == 0, said.err
+    run = made.run
+    rounds, checks = lines(run / "policy" / "rounds.jsonl"), lines(run / "policy" / "checks.jsonl")
+    assert [each["round"] for each in rounds] == [1, 2][: len(rounds)]
+    assert checks[0]["round"] == 0
+    assert checks[0]["means"]["kl"] == pytest.approx(0, abs=1e-4)
+    assert {"golden", "reward", "entropy", "distinct", "cut", "tokens"} <= checks[0]["means"].keys()
+    golden = metrics_of(run, "golden_reward")
+    assert {(m["policy"], m["selector"]) for m in golden} >= {(method, "none"), (method, "greedy")}
+    assert (run / "policy" / "last" / "adapter_model.safetensors").is_file()
+    assert not (run / "policy" / "checkpoints").exists()
+    again = cli("run", path)
+    assert "policy: up to date" in again.err
