@@ -98,6 +98,8 @@ class Recipe(Section):
     improve: ImproveConfig = BestOfNConfig()
     baselines: tuple[BaselineConfig, ...] = ()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Who is told loss and learning rate while models train; nobody by default."""
     collect: CollectConfig | None = None
 
     @field_validator("reward", mode="before")

@@ -25,6 +25,7 @@ from demoalign.pipeline.resolve import (
     resolve_lab,
 )
 from demoalign.pipeline.stages import Stage, StageBuilder
+from demoalign.policies.tracking import tracked
 from demoalign.store import Run, write_json, write_text
 
 TARGETS = {
@@ -124,7 +125,8 @@ class Pipeline:
             self._log(f"{title}: up to date")
             return Outcome(stage.name, "current", 0.0)
         self._log(f"{title}: running")
-        with passed_on(self._log):
+        name, place = f"{self.recipe.name}/{stage.name}", self.run.folder / "tracking" / stage.name
+        with passed_on(self._log), tracked(self.recipe.tracking, name, place):
             manifest = self.run.do(
                 stage.name, stage.fingerprint, self.recipe.seed, stage.work, keep=stage.resumes
             )

@@ -16,6 +16,7 @@ from demoalign.evaluation.lm_harness import check_tasks
 from demoalign.evaluation.preferences.sets import read_preference_set
 from demoalign.policies.load import check_folder, context_length
 from demoalign.policies.tokenizer import load_tokenizer
+from demoalign.policies.tracking import check_tracking
 from demoalign.rollouts.engines import make_engine
 from demoalign.store import digest_file, digest_folder
 
@@ -140,6 +141,7 @@ def check_inputs(recipe: Recipe) -> None:
         DemoalignError: a file cannot be read, or a module or folder is not there.
     """
     make_engine(recipe.rollouts)
+    check_tracking(recipe.tracking)
     files = {each.preferences for each in (*recipe.reward, *recipe.baselines)}
     for path in sorted(path for path in files if path not in (None, "golden")):
         read_preferences(str(path), skip_invalid=recipe.demonstrations.skip_invalid)

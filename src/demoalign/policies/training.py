@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from demoalign.config import OptimiserConfig
 from demoalign.errors import TrainingError
+from demoalign.policies.tracking import track
 from demoalign.progress import Meter
 
 
@@ -64,8 +65,10 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._note = ""
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the latest loss for the note."""
-        loss = (state.log_history or [{}])[-1].get("loss")
+        """Keep the latest loss for the note; pass the numbers on to who tracks them."""
+        latest = (state.log_history or [{}])[-1]
+        loss = latest.get("loss")
+        track(self._shown.title, latest, int(state.global_step))
         self._note = f"loss {loss:.3f}" if isinstance(loss, float) else self._note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -66,7 +66,7 @@ def miniature(recipe: Recipe) -> Recipe:
         RecipeError: what is left breaks a rule.
     """
     plain: Plain = _smaller(recipe.model_dump(mode="json"))
-    plain["name"] = f"{recipe.name}-miniature"
+    plain |= {"name": f"{recipe.name}-miniature", "tracking": "none"}
     plain["rollouts"] |= {"engine": "transformers", "endpoint": None, "precision": "same"}
     plain["rollouts"]["train_prompts"] = min(
         recipe.rollouts.train_prompts or ROWS, int(MOST["train_prompts"])
