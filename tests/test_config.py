@@ -631,3 +631,13 @@ def test_the_closed_form_needs_two_policies() -> None:
     ):
         with pytest.raises(RecipeError, match=said):
             parse_recipe({**BASE, "reward": wrong})
+
+
+def test_a_quantised_base_is_frozen() -> None:
+    plain = {"name": "q", "demonstrations": {"source": "d.jsonl"}}
+    model = {"base": "b", "quantisation": "4bit"}
+    assert parse_recipe({**plain, "model": model}).model.quantisation == "4bit"
+    with pytest.raises(RecipeError, match=r"needs adapter\.kind: lora, found none"):
+        parse_recipe({**plain, "model": {**model, "adapter": {"kind": "none"}}})
+    with pytest.raises(RecipeError, match=r"reward\.init-sft\.model: full trains all weights"):
+        parse_recipe({**plain, "model": model, "reward": {"model": "full"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -109,3 +110,16 @@ def test_a_policy_from_a_model_folder_and_from_an_adapter_folder(
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[2], found[3])
     assert not torch.allclose(found[0], found[2], atol=1e-2)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed"
+)
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_quantised_base_needs_bitsandbytes(model_folder: ModelFolder, bits: str) -> None:
+    config = ModelConfig.model_validate(
+        {"base": str(model_folder("llama", "bos")), "quantisation": bits}
+    )
+    message = f"model.quantisation: {bits} needs bitsandbytes, which is not installed"
+    with pytest.raises(ModelError, match=message):
+        Backbone.load(config)

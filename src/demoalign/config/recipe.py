@@ -52,7 +52,18 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     adapter: AdapterConfig = AdapterConfig()
+    quantisation: Literal["none", "4bit", "8bit"] = "none"
+    """Hold the frozen base in fewer bits (QLoRA, nf4 quantised doubly); needs bitsandbytes."""
     trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _check_quantisation(self) -> ModelConfig:
+        if self.quantisation != "none" and self.adapter.kind != "lora":
+            raise ValueError(
+                "quantisation: a quantised base is frozen, which needs adapter.kind: lora, found "
+                f"{self.adapter.kind}"
+            )
+        return self
 
 
 class DemonstrationsConfig(Section):
@@ -120,6 +131,12 @@ class Recipe(Section):
         if any(r.preferences == "golden" for r in self.reward) and not self.evaluation.golden:
             raise ValueError("reward.preferences: golden needs evaluation.golden, found none")
         in_order(self.reward)
+        whole = [reward.title for reward in self.reward if reward.model == "full"]
+        if whole and self.model.quantisation != "none":
+            raise ValueError(
+                f"reward.{whole[0]}.model: full trains all weights, which model.quantisation: "
+                f"{self.model.quantisation} freezes; set model: adapter"
+            )
         if self.improve.method == "extrapolate" and self.rollouts.engine != "transformers":
             raise ValueError(
                 "improve.method: extrapolate combines the logits of two policies at every token, "

@@ -64,6 +64,8 @@ class SftConfig(OptimiserConfig):
     """Supervised fine-tuning; ``occupancy`` weights token k of T by (T-k)/T (Eq. 29)."""
 
     token_weighting: Literal["none", "occupancy"] = "none"
+    packing: bool = False
+    """Put several rows into one sequence of max_length; batch_size then counts sequences."""
     checkpoints: Annotated[int, Field(ge=0)] = 1
     keep_checkpoints: bool = False
     """Keep the policies of these resume points, as ``checkpoints/step-N`` of the stage's folder."""

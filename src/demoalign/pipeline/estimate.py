@@ -80,9 +80,10 @@ def estimate_bytes(sizes: Sizes, recipe: Recipe, config: Any) -> int:
     trained = (recipe.sft, *recipe.reward, *recipe.baselines)
     tokens = 2 * max(each.batch_size for each in trained) * length
     activations = tokens * (text.num_hidden_layers * text.hidden_size * 34 + 3 * text.vocab_size)
+    held = {"none": width, "8bit": 1.05, "4bit": 0.55}[recipe.model.quantisation]
     models = 1 if recipe.model.adapter.kind == "lora" else 2
     optimised = sizes.adapter_parameters * (4 + OPTIMISER_BYTES)
-    return int(models * sizes.parameters * width + optimised + activations * width)
+    return int(models * sizes.parameters * held + optimised + activations * width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from demoalign.errors import ModelError, RecipeError
 from demoalign.evaluation.golden import load_golden
 from demoalign.evaluation.lm_harness import check_tasks
 from demoalign.evaluation.preferences.sets import read_preference_set
-from demoalign.policies.load import check_folder, context_length
+from demoalign.policies.load import check_folder, check_quantisation, context_length
 from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.policies.tracking import check_tracking
 from demoalign.rollouts.engines import make_engine
@@ -142,6 +142,7 @@ def check_inputs(recipe: Recipe) -> None:
     """
     make_engine(recipe.rollouts)
     check_tracking(recipe.tracking)
+    check_quantisation(recipe.model)
     files = {each.preferences for each in (*recipe.reward, *recipe.baselines)}
     for path in sorted(path for path in files if path not in (None, "golden")):
         read_preferences(str(path), skip_invalid=recipe.demonstrations.skip_invalid)

@@ -17,7 +17,7 @@ from torch import nn
 
 from demoalign.config import AdapterConfig, ModelConfig
 from demoalign.errors import ModelError
-from demoalign.policies.load import context_length, load_model
+from demoalign.policies.load import context_length, load_base
 from demoalign.policies.tokenizer import load_tokenizer
 
 
@@ -49,9 +49,7 @@ class Backbone:
         Raises:
             ModelError: they cannot be loaded safely.
         """
-        from transformers import AutoModelForCausalLM
-
-        causal = load_model(AutoModelForCausalLM, config.base, config)
+        causal = load_base(config)
         rows = causal.get_input_embeddings().num_embeddings
         tokenizer = load_tokenizer(config.base, rows, config.trust_remote_code)
         return cls(config, causal, tokenizer)

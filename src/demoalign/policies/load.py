@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,51 @@ def load_model(kind: Any, folder: str, config: ModelConfig, **extra: Any) -> Any
         )
     except Exception as error:
         raise ModelError(f"model {folder}: cannot be loaded: {error}") from error
+    if getattr(model, "is_quantized", False):  # is where it belongs, and cannot be moved
+        return model.eval()
     return model.to(device).eval()
+
+
+def check_quantisation(config: ModelConfig) -> None:
+    """Refuse a quantised base where bitsandbytes is not installed.
+
+    Raises:
+        ModelError: saying so.
+    """
+    if config.quantisation != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"model.quantisation: {config.quantisation} needs bitsandbytes, which is not "
+            "installed: pip install bitsandbytes, or set quantisation: none"
+        )
+
+
+def load_base(config: ModelConfig) -> Any:
+    """The base as a causal language model, quantised if the recipe asks for it.
+
+    Raises:
+        ModelError: as `load_model`, or bitsandbytes is not installed.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if config.quantisation == "none":
+        return load_model(AutoModelForCausalLM, config.base, config)
+    check_quantisation(config)
+    from transformers import BitsAndBytesConfig
+
+    device = choose_device(config.device)
+    kinds = {
+        "4bit": {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": choose_dtype(config, device),
+        },
+        "8bit": {"load_in_8bit": True},
+    }
+    wanted = BitsAndBytesConfig(**kinds[config.quantisation])
+    place = {"": device.index or 0} if device.type == "cuda" else {"": device.type}
+    extra = {"quantization_config": wanted, "device_map": place}
+    return load_model(AutoModelForCausalLM, config.base, config, **extra)
 
 
 def check_folder(folder: str, trust_remote_code: bool = False) -> None:

@@ -41,7 +41,8 @@ def merged_copy(policy: Policy, dtype: torch.dtype) -> Any:
     if not can_merge(policy):
         raise ModelError(
             f"rollouts.precision: a copy needs an adapter of plain LoRA matrices, found another "
-            f"kind in {policy.name} (DoRA, embeddings or biases). Set precision: same."
+            f"kind in {policy.name} (DoRA, embeddings, biases, or a quantised base). Set "
+            "precision: same."
         )
     causal = policy.backbone.causal
     copied = type(causal)._from_config(causal.config, dtype=dtype)
@@ -97,7 +98,12 @@ def faster_copy(policy: Policy) -> Any | None:
 
 
 def can_merge(policy: Policy) -> bool:
-    """Whether the adapter does nothing but add B A to matrices: no DoRA, embeddings or biases."""
+    """Whether the adapter does nothing but add B A to matrices: no DoRA, embeddings or biases.
+
+    A quantised base has no plain matrices to add to.
+    """
+    if getattr(policy.backbone.causal, "is_quantized", False):
+        return False
     plain = (f".lora_A.{policy.adapter}.weight", f".lora_B.{policy.adapter}.weight")
     return all(
         name.endswith(plain)

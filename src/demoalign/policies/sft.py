@@ -18,6 +18,7 @@ from demoalign.demonstrations.render import Rendered
 from demoalign.errors import TrainingError
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.checkpoints import CompleteCheckpoints, newest_complete
+from demoalign.policies.packed_rows import check_kept_apart, pack_rows
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
 from demoalign.progress import meter
 
@@ -123,6 +124,9 @@ def train_sft(
             f"{name}.max_length: must leave room for a completion, found {config.max_length} with "
             f"prompts of {min((len(r.prompt_ids) for r in rows), default=0)} tokens and more"
         )
+    if config.packing:
+        check_kept_apart(backbone.causal, name)
+        kept = pack_rows(kept, config.max_length)
     steps = math.ceil(math.ceil(len(kept) / config.batch_size) / config.accumulation)
     total = max(1, math.ceil(steps * config.epochs))
     checkpoints = folder / "checkpoints"
@@ -154,9 +158,17 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, rows: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, Tensor]:
-        """Input ids, attention mask, labels, and loss weights if the rows have them."""
+        """Input ids, labels, loss weights if the rows have them; attention mask or positions.
+
+        Rows that are packed have positions, which say where one ends; others have a mask.
+        """
         longest = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self.pad_token_id, "labels": IGNORED, "loss_weights": 0.0}
+        fill = {
+            "input_ids": self.pad_token_id,
+            "labels": IGNORED,
+            "loss_weights": 0.0,
+            "position_ids": 0,
+        }
         batch = {
             name: torch.tensor(
                 [[*row[name], *[value] * (longest - len(row[name]))] for row in rows]
@@ -164,6 +176,8 @@ class Collator:
             for name, value in fill.items()
             if name in rows[0]
         }
+        if "position_ids" in batch:
+            return batch
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         batch["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
         return batch

@@ -141,6 +141,7 @@ class _Inputs:
             plain["model"] |= {
                 "base": self._model("model", base, seed=self.recipe.seed),
                 "dtype": "float32",
+                "quantisation": "none",
                 "trust_remote_code": False,
             }
         for entry in _sections(plain):
