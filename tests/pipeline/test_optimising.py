@@ -25,6 +25,13 @@ IMPROVE: dict[str, dict[str, Any]] = {
     "rloo": {"method": "rloo", **STEPS},
     "grpo": {"method": "grpo", **STEPS, "reward": "density-ratio", "level": "token"},
     "ppo": {"method": "ppo", **STEPS, "batch_size": 3},
+    "adversarial": {
+        "method": "adversarial",
+        **STEPS,
+        "level": "token",
+        "divergence": "gail",
+        "discriminator": {"warmup": 2, "steps": 1, "batch_size": 4, "gradient_penalty": 0.1},
+    },
     "raft": {
         "method": "raft",
         "rounds": 2,

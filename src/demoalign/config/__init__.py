@@ -4,6 +4,11 @@ Unknown keys and values outside their rule are errors that name the key, the rul
 value found, with the nearest known key. Defaults are those of the paper (appendix E.6).
 """
 
+from demoalign.config.adversarial import (
+    AdversarialConfig,
+    DiscriminatorConfig,
+    PolicyGradientConfig,
+)
 from demoalign.config.baseline import BaselineBase, ReferredConfig
 from demoalign.config.baselines import (
     BASELINE_METHODS,
@@ -33,8 +38,8 @@ from demoalign.config.lm_eval import LmEvalConfig
 from demoalign.config.load import dump_recipe, load_recipe, parse_recipe, with_overrides
 from demoalign.config.optimise import (
     CheckConfig,
+    FixedRewardConfig,
     GrpoConfig,
-    PolicyGradientConfig,
     PpoConfig,
     RaftConfig,
     RlooConfig,
@@ -95,6 +100,7 @@ __all__ = [
     "TRUNCATIONS",
     "UNTRAINED",
     "AdapterConfig",
+    "AdversarialConfig",
     "BaselineBase",
     "BaselineConfig",
     "BestOfNConfig",
@@ -103,12 +109,14 @@ __all__ = [
     "CollectConfig",
     "DecodingRatioConfig",
     "DemonstrationsConfig",
+    "DiscriminatorConfig",
     "DistilConfig",
     "DpoConfig",
     "EndpointConfig",
     "EnsembleConfig",
     "EvaluationConfig",
     "ExtrapolateConfig",
+    "FixedRewardConfig",
     "GoldenConfig",
     "GrpoConfig",
     "ImproveConfig",

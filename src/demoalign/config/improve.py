@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from demoalign.config.adversarial import AdversarialConfig
 from demoalign.config.optimise import GrpoConfig, PpoConfig, RaftConfig, RlooConfig
 from demoalign.config.reward import RatioConfig, check_policies
 from demoalign.config.section import (
@@ -128,7 +129,8 @@ ImproveConfig = Annotated[
     | Annotated[RaftConfig, Tag("raft")]
     | Annotated[RlooConfig, Tag("rloo")]
     | Annotated[GrpoConfig, Tag("grpo")]
-    | Annotated[PpoConfig, Tag("ppo")],
+    | Annotated[PpoConfig, Tag("ppo")]
+    | Annotated[AdversarialConfig, Tag("adversarial")],
     Discriminator(_method),
 ]
 """What is done with the reward, by ``method``."""
@@ -140,9 +142,10 @@ METHODS: Mapping[str, type[Section]] = {
     "rloo": RlooConfig,
     "grpo": GrpoConfig,
     "ppo": PpoConfig,
+    "adversarial": AdversarialConfig,
 }
 
-TrainedConfig = RaftConfig | RlooConfig | GrpoConfig | PpoConfig
+TrainedConfig = RaftConfig | RlooConfig | GrpoConfig | PpoConfig | AdversarialConfig
 """Methods that train the policy against a reward; the policy is named by the method."""
 
 

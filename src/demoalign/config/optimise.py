@@ -40,17 +40,17 @@ class RoundsConfig(Section):
     Rewards of whole answers are in units of their standard deviation over the SFT policy's samples
     (``standardise``); an answer that does not end loses ``unfinished`` of them. With
     ``level: token`` every token has its own reward, which a reward in closed form and token-level
-    discriminators give.
+    discriminators give; ``auto`` is token where the reward has them, else trajectory.
     """
 
-    rounds: PositiveInt = 60
+    rounds: Annotated[int, Field(ge=0)] = 40
     prompts: PositiveInt = 32
     samples_per_prompt: PositiveInt = 4
-    level: Literal["trajectory", "token"] = "trajectory"
+    level: Literal["auto", "trajectory", "token"] = "auto"
     beta: NonNegative = 0.05
     standardise: bool = True
     reward_clip: Positive | None = None
-    unfinished: NonNegative = 1.0
+    unfinished: NonNegative = 2.0
     passes: PositiveInt = 1
     minibatches: PositiveInt = 1
     batch_size: PositiveInt = 32
@@ -133,5 +133,5 @@ def _check_group(samples: int, method: str) -> None:
         )
 
 
-PolicyGradientConfig = RlooConfig | GrpoConfig | PpoConfig
+FixedRewardConfig = RlooConfig | GrpoConfig | PpoConfig
 """Optimisers of a fixed reward by policy gradients."""

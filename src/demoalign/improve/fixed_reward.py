@@ -44,6 +44,13 @@ class FixedReward:
         """Yes."""
         return True
 
+    def begin(self) -> None:
+        """Nothing."""
+
+    def view(self, said: Said) -> Array:
+        """(B,) rewards of whole completions, sums over their tokens."""
+        return np.array([each.sum() for each in self.judge(said)])
+
     def learn(self, said: Said, number: int) -> dict[str, float | None]:
         """Nothing."""
         return {}

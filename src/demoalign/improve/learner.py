@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from demoalign.config import PolicyGradientConfig, PpoConfig
 from demoalign.errors import TrainingError
+from demoalign.improve.moments import moments_of, restore_moments
 from demoalign.improve.surrogate import Lesson, lesson_loss, share_of
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.learning import Learned, learned_logprobs
@@ -145,8 +146,7 @@ class Learner:
         found = policy_weights(self.policy)
         if self.value is not None:
             found |= {f"value.{k}": v.detach() for k, v in self.value.state_dict().items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            found |= {f"adam.{number}.{key}": each for key, each in moments.items()}
+        found |= moments_of(self.optimiser)
         found["taken"] = torch.tensor(self.taken)
         return {key: each.contiguous().cpu().clone() for key, each in found.items()}
 
@@ -159,14 +159,7 @@ class Learner:
             self.value.load_state_dict(
                 {k.removeprefix("value."): v for k, v in state.items() if k.startswith("value.")}
             )
-        plain = self.optimiser.state_dict()
-        plain["state"] = {}
-        for key, each in state.items():
-            kind, _, rest = key.partition(".")
-            if kind == "adam":
-                number, _, name = rest.partition(".")
-                plain["state"].setdefault(int(number), {})[name] = each
-        self.optimiser.load_state_dict(plain)
+        restore_moments(self.optimiser, state)
 
 
 def learning_weights(policy: Policy) -> dict[str, Tensor]:

@@ -50,6 +50,14 @@ class RoundReward(Protocol):
         """Whether the same completion has the same reward in every round."""
         ...
 
+    def begin(self) -> None:
+        """Whatever is to be done before the first round."""
+        ...
+
+    def view(self, said: Said) -> Array:
+        """Of each completion (B,) what stands for its reward in curves."""
+        ...
+
     def learn(self, said: Said, number: int) -> Noted:
         """Learn from a round's completions before it judges them; what is to be noted."""
         ...
@@ -148,6 +156,7 @@ class Loop:
         with meter(f"{config.method} rounds", config.rounds) as shown:
             shown.done = len(self.rounds)
             if not self.checks:
+                self.reward.begin()
                 self._check()
             while len(self.rounds) < config.rounds and why is None:
                 noted = self._round(len(self.rounds))
@@ -200,15 +209,12 @@ class Loop:
         """Answer the held-out prompts; why training should stop."""
         config, held_out = self.training.config, self.training.held_out
         beta = config.beta if self.reward.is_fixed else None
-        done = held_out.check(self.training.asking, self._totals, len(self.rounds), beta)
+        done = held_out.check(self.training.asking, self.reward.view, len(self.rounds), beta)
         self.checks.append(done)
         append_line(self.folder / CHECKS, asdict(done))
         if best_check(self.checks) == len(self.checks) - 1:
             self.best = policy_weights(self.training.asking.policy)
         return why_stop(self.checks, held_out.config, held_out.watched)
-
-    def _totals(self, said: Said) -> Array:
-        return np.array([each.sum() for each in self.reward.judge(said)])
 
     def _keep(self, why: str | None) -> None:
         """A resume point; the one before it goes once this one is whole."""

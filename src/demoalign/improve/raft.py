@@ -8,11 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from demoalign.config import RaftConfig
 from demoalign.demonstrations.render import Rendered
-from demoalign.improve.experience import Said
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.held_out import Asking, HeldOut, facts_of, mean_known
 from demoalign.improve.learner import load_state, policy_weights, restore_weights, save_state
@@ -21,8 +19,6 @@ from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.policies.sft import train_sft
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.store import read_json, write_json
-
-Array = NDArray[np.float64]
 
 WEIGHTS, DONE = "weights.safetensors", "done.json"
 
@@ -54,16 +50,13 @@ def train_raft(
         path.unlink(missing_ok=True)
     best, why = policy_weights(policy), None
 
-    def totals(said: Said) -> Array:
-        return np.array([each.sum() for each in reward.judge(said)])
-
     for number in range(config.rounds + 1):
         place = folder / "checkpoints" / f"round-{number}"
         if not (place / DONE).is_file():
             noted = {}
             if number > 0:
                 noted = _round(asking, reward, prompts, config, seed + 1_000_003 * number, place)
-            done = held_out.check(asking, totals, number, 0.0)
+            done = held_out.check(asking, reward.view, number, 0.0)
             save_state(place / WEIGHTS, policy_weights(policy))
             write_json(place / DONE, {"noted": {"round": number} | noted, "check": asdict(done)})
         stored = read_json(place / DONE)
@@ -92,7 +85,7 @@ def _round(
 ) -> dict[str, float | None]:
     """Sample, choose the best of each prompt, fine-tune on those."""
     said = asking.say(prompts, config.samples_per_prompt, seed)
-    scores = np.array([each.sum() for each in reward.judge(said)])
+    scores = reward.view(said)
     chosen = [
         said.rows[place * said.per_prompt + int(np.nanargmax(row))]
         for place, row in enumerate(scores.reshape(-1, said.per_prompt))

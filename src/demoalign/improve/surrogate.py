@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from demoalign.config import GrpoConfig, PolicyGradientConfig, PpoConfig, RlooConfig
+from demoalign.config import (
+    AdversarialConfig,
+    GrpoConfig,
+    PolicyGradientConfig,
+    PpoConfig,
+    RlooConfig,
+)
 from demoalign.improve.experience import Experience
 from demoalign.improve.policy_gradient import (
     SCALE_FLOOR,
@@ -114,10 +120,10 @@ def share_of(config: PolicyGradientConfig, part: Lesson, whole: Lesson) -> float
     return len(part.mask) / len(whole.mask)
 
 
-def _against_others(config: RlooConfig, said: Experience) -> Tensor:
+def _against_others(config: RlooConfig | AdversarialConfig, said: Experience) -> Tensor:
     """(B, 1), or (B, T): reward to come less the mean of the other samples' at the same token."""
     groups = (-1, said.per_prompt)
-    if config.level == "trajectory":
+    if config.level != "token":
         rewards = kl_penalised(said.rewards.sum(-1), said.old, said.reference, config.beta)
         return rloo_advantages(rewards.view(groups)).view(-1, 1)
     penalised = said.rewards - config.beta * (said.old - said.reference)
@@ -130,7 +136,7 @@ def _against_others(config: RlooConfig, said: Experience) -> Tensor:
 
 def _standardised(config: GrpoConfig, said: Experience) -> Tensor:
     """(B, 1), or (B, T) by process supervision (Shao et al., 2024, section 4.1.3)."""
-    if config.level == "trajectory":
+    if config.level != "token":
         totals = said.rewards.sum(-1).view(-1, said.per_prompt)
         return grpo_advantages(totals).view(-1, 1)
     mask = said.counted.view(-1, said.per_prompt * said.mask.shape[1])

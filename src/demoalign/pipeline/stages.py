@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demoalign.config import (
+    AdversarialConfig,
     BaselineConfig,
     BestOfNConfig,
     EvaluationConfig,
@@ -27,9 +28,10 @@ from demoalign.pipeline.data import prepare_data, store_data
 from demoalign.pipeline.evaluate import evaluation_stage
 from demoalign.pipeline.harness import lm_eval_stage, task_folder, tasks_of
 from demoalign.pipeline.improving import distil_stage, improve_stage
+from demoalign.pipeline.looking import needed_rewards
 from demoalign.pipeline.mixing import mixture_stage
 from demoalign.pipeline.models import Models
-from demoalign.pipeline.optimising import optimise_stage, reward_of, witness_of
+from demoalign.pipeline.optimising import optimise_stage
 from demoalign.pipeline.preferring import FOLDER as PREFERENCES
 from demoalign.pipeline.preferring import preferences_stage, sets_of, skips_invalid
 from demoalign.pipeline.resolve import (
@@ -182,15 +184,15 @@ class StageBuilder:
             return []
         if isinstance(improve, ExtrapolateConfig):
             return self._extrapolating(improve, sft, rollouts, tests)
-        return self._training(improve, tests, rewards)
+        return self._training(improve, rollouts, tests, rewards)
 
     def _training(
-        self, improve: TrainedConfig, tests: str, rewards: Mapping[str, Stage]
+        self, improve: TrainedConfig, rollouts: str, tests: str, rewards: Mapping[str, Stage]
     ) -> list[Stage]:
         """Training the policy, and its answers."""
         recipe = self.recipe
         given = recipe, improve, self.folder, self.models
-        trained = optimise_fingerprint(recipe, improve, rewards)
+        trained = optimise_fingerprint(recipe, improve, rollouts, rewards)
         answered = fingerprint(
             stage="improve", policy=trained, samples=improve.samples, tests=tests
         )
@@ -357,17 +359,21 @@ class StageBuilder:
 
 
 def optimise_fingerprint(
-    recipe: Recipe, config: TrainedConfig, rewards: Mapping[str, Stage]
+    recipe: Recipe, config: TrainedConfig, rollouts: str, rewards: Mapping[str, Stage]
 ) -> str:
     """Of a policy that is trained against one of the rewards."""
-    lookers = [reward_of(recipe, config), witness_of(recipe, config)]
     settings = dict(settings_of(config))
     settings.pop("samples")
+    sources: tuple[str, ...] = ()
+    if isinstance(config, AdversarialConfig):
+        sources = (config.discriminator.positives, *config.discriminator.negatives)
     return fingerprint(
         stage="policy",
         settings=settings,
         seed=recipe.seed,
-        rewards=[rewards[each.title].fingerprint for each in lookers if each is not None],
+        starts=rollouts,
+        rewards=[rewards[each.title].fingerprint for each in needed_rewards(recipe, config)],
+        policies=policy_digests(*sources),
         rollouts=_sampling_settings(recipe.rollouts),
     )
 
