@@ -81,6 +81,27 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}: cannot be read ({error}). Run its stage again.") from error
 
 
+def append_line(path: Path, line: Mapping[str, object]) -> None:
+    """Add one JSON object to a file of lines; NaN and infinity are refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The objects that `append_line` wrote; none if there is no such file.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}). Run its stage again.") from error
+
+
 def digest_file(path: Path) -> str:
     """SHA-256 of a file; of size, first and last MiB for files above 64 MiB."""
     size = path.stat().st_size

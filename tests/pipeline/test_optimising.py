@@ -32,6 +32,13 @@ IMPROVE: dict[str, dict[str, Any]] = {
         "divergence": "gail",
         "discriminator": {"warmup": 2, "steps": 1, "batch_size": 4, "gradient_penalty": 0.1},
     },
+    "irl": {
+        "method": "irl",
+        "iterations": 2,
+        "reward": {"epochs": 1, "learning_rate": 1e-2, "mix": 0.5, "past": True},
+        "step": {"method": "rloo", **{k: v for k, v in STEPS.items() if k != "samples"}},
+        "samples": 2,
+    },
     "raft": {
         "method": "raft",
         "rounds": 2,

@@ -33,6 +33,7 @@ from demoalign.config.improve import (
     policies_of,
     trained_policy,
 )
+from demoalign.config.irl import IrlConfig, IrlRewardConfig
 from demoalign.config.judge import JudgeConfig
 from demoalign.config.lm_eval import LmEvalConfig
 from demoalign.config.load import dump_recipe, load_recipe, parse_recipe, with_overrides
@@ -120,6 +121,8 @@ __all__ = [
     "GoldenConfig",
     "GrpoConfig",
     "ImproveConfig",
+    "IrlConfig",
+    "IrlRewardConfig",
     "JudgeConfig",
     "KtoConfig",
     "LmEvalConfig",

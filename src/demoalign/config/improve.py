@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from demoalign.config.adversarial import AdversarialConfig
+from demoalign.config.irl import IrlConfig
 from demoalign.config.optimise import GrpoConfig, PpoConfig, RaftConfig, RlooConfig
 from demoalign.config.reward import RatioConfig, check_policies
 from demoalign.config.section import (
@@ -130,7 +131,8 @@ ImproveConfig = Annotated[
     | Annotated[RlooConfig, Tag("rloo")]
     | Annotated[GrpoConfig, Tag("grpo")]
     | Annotated[PpoConfig, Tag("ppo")]
-    | Annotated[AdversarialConfig, Tag("adversarial")],
+    | Annotated[AdversarialConfig, Tag("adversarial")]
+    | Annotated[IrlConfig, Tag("irl")],
     Discriminator(_method),
 ]
 """What is done with the reward, by ``method``."""
@@ -143,9 +145,10 @@ METHODS: Mapping[str, type[Section]] = {
     "grpo": GrpoConfig,
     "ppo": PpoConfig,
     "adversarial": AdversarialConfig,
+    "irl": IrlConfig,
 }
 
-TrainedConfig = RaftConfig | RlooConfig | GrpoConfig | PpoConfig | AdversarialConfig
+TrainedConfig = RaftConfig | RlooConfig | GrpoConfig | PpoConfig | AdversarialConfig | IrlConfig
 """Methods that train the policy against a reward; the policy is named by the method."""
 
 

@@ -55,7 +55,8 @@ class RoundsConfig(Section):
     minibatches: PositiveInt = 1
     batch_size: PositiveInt = 32
     """Completions in one forward and backward pass; the result does not depend on it."""
-    learning_rate: Positive = 3e-4
+    learning_rate: Positive | None = None
+    """A third of ``sft.learning_rate`` by default."""
     schedule: Literal["linear", "cosine", "constant"] = "constant"
     warmup: Annotated[int, Field(ge=0)] = 5
     """Optimiser steps until the whole learning rate."""

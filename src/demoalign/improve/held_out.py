@@ -92,22 +92,22 @@ class HeldOut:
     seed: int
     lookers: Lookers = field(default_factory=Lookers)
 
-    def check(self, asking: Asking, judge: Judge, rounds: int, beta: float | None) -> Check:
+    def check(self, asking: Asking, judge: Judge | None, rounds: int, beta: float | None) -> Check:
         """Have the policy answer.
 
         Args:
             asking: the policy.
-            judge: the reward that it learns.
+            judge: the reward that it learns; None if that changes from check to check.
             rounds: that it has learned.
             beta: of the objective E[r] - beta KL, which is watched where there is no witness;
                 None if the reward changes, so that there is none to watch.
         """
         said = asking.say(self.specs, self.config.samples, self.seed)
-        rewards = judge(said)
+        rewards = None if judge is None else judge(said)
         texts = [each.completion for each in said.rollouts]
         means: dict[str, float | None] = {
             **facts_of(said),
-            "reward": mean_known(rewards),
+            "reward": None if rewards is None else mean_known(rewards),
             "distinct": distinct_pairs(texts),
         }
         views = {"witness": self.lookers.witness, "golden": self.lookers.golden}
@@ -118,7 +118,7 @@ class HeldOut:
                 seen[name] = np.array([np.nan if v is None else v for v in found], dtype=np.float64)
                 means[name] = mean_known(seen[name])
         watched = seen.get("witness")
-        if watched is None and beta is not None:
+        if watched is None and beta is not None and rewards is not None:
             watched = rewards - beta * said.kl
         return Check(rounds, means, _by_prompt(watched, self.config.samples))
 

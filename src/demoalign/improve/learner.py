@@ -29,6 +29,7 @@ class Learner:
     """
 
     def __init__(self, policy: Policy, config: PolicyGradientConfig, steps: int) -> None:
+        assert config.learning_rate is not None
         self.policy, self.config, self.steps = policy, config, steps
         self.taken = 0
         backbone = policy.backbone

@@ -6,7 +6,6 @@ it had not been.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from demoalign.improve.surrogate import lesson_of
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.progress import meter
 from demoalign.rollouts.engine import PromptSpec
-from demoalign.store import read_json, write_json
+from demoalign.store import append_line, read_json, write_json
 
 Array = NDArray[np.float64]
 Noted = dict[str, float | None]
@@ -260,10 +259,3 @@ def _note(noted: Noted) -> str:
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def append_line(path: Path, line: Mapping[str, object]) -> None:
-    """Add one JSON object to a file of lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, ensure_ascii=False) + "\n")

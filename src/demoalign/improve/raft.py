@@ -14,11 +14,11 @@ from demoalign.demonstrations.render import Rendered
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.held_out import Asking, HeldOut, facts_of, mean_known
 from demoalign.improve.learner import load_state, policy_weights, restore_weights, save_state
-from demoalign.improve.optimise import CHECKS, ROUNDS, Summary, append_line
+from demoalign.improve.optimise import CHECKS, ROUNDS, Summary
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.policies.sft import train_sft
 from demoalign.rollouts.engine import PromptSpec
-from demoalign.store import read_json, write_json
+from demoalign.store import append_line, read_json, write_json
 
 WEIGHTS, DONE = "weights.safetensors", "done.json"
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from demoalign.config import (
     AdversarialConfig,
     FixedRewardConfig,
+    IrlConfig,
     RaftConfig,
     Recipe,
     RewardConfig,
@@ -53,7 +54,7 @@ def witness_of(recipe: Recipe, config: TrainedConfig) -> RewardConfig | None:
     return next((each for each in others if each.model == "density_ratio"), None)
 
 
-LEARNING = (AdversarialConfig,)
+LEARNING = (AdversarialConfig, IrlConfig)
 """Methods that learn a reward of their own."""
 
 

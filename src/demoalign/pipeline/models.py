@@ -117,7 +117,7 @@ class Models:
 
     def improved(self, name: str) -> Policy:
         """The policy that the policy stage has trained."""
-        return self._trained(name, self._folder / "policy")
+        return self.trained(name, self._folder / "policy")
 
     def student(self, name: str) -> Policy:
         """A copy of the SFT policy that may be trained, beside the SFT policy itself."""
@@ -131,9 +131,10 @@ class Models:
     def baseline(self, name: str) -> Policy:
         """A policy to compare with, as its stage stores it; NAME/iteration-1 is one before."""
         folder = self._folder / policy_folder(BASELINE + name)
-        return self._trained(name.replace("/", "-"), folder)
+        return self.trained(name.replace("/", "-"), folder)
 
-    def _trained(self, name: str, folder: Path) -> Policy:
+    def trained(self, name: str, folder: Path) -> Policy:
+        """A policy that a stage has stored as a model folder."""
         if self.uses_lora:
             backbone, adapter = self.backbone(), f"policy_{name.replace('.', '_')}"
             if adapter not in backbone.adapters:

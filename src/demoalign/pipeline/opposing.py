@@ -8,10 +8,8 @@ from pathlib import Path
 from demoalign.config import AdversarialConfig, Recipe, RewardConfig
 from demoalign.improve.adversarial import AdversarialReward, ByPrompt, Sides
 from demoalign.improve.discriminator import Discriminator
-from demoalign.pipeline.comparing import answers_to
-from demoalign.pipeline.models import Models
 from demoalign.policies.backbone import Backbone
-from demoalign.records import Demonstration, Prompt
+from demoalign.records import Prompt
 from demoalign.rewards.comparisons import Answer
 from demoalign.rewards.reward_model import RewardModel
 from demoalign.rewards.scoring import Answer as Scored
@@ -23,22 +21,9 @@ NAME = "discriminator"
 Answers = Sequence[tuple[Prompt, Answer]]
 
 
-def declared_answers(
-    recipe: Recipe,
-    config: AdversarialConfig,
-    run: Path,
-    models: Models,
-    folder: Path,
-    train: Sequence[Demonstration],
-) -> Mapping[str, Answers]:
-    """Answers of every source that the discriminator is shown; it may let go of all models."""
-    wanted = {config.discriminator.positives, *config.discriminator.negatives, "sft"} - {"policy"}
-    return {
-        source: answers_to(
-            recipe, source, run, models, folder, train, source.replace("/", "_").replace(":", "_")
-        )
-        for source in sorted(wanted)
-    }
+def opposed_sources(config: AdversarialConfig) -> set[str]:
+    """The declared sources that the discriminator is shown, and where the policy begins."""
+    return {config.discriminator.positives, *config.discriminator.negatives, "sft"} - {"policy"}
 
 
 def adversarial_reward(
@@ -50,7 +35,7 @@ def adversarial_reward(
         recipe: of the run.
         config: of the method.
         backbone: on which the policy learns; gains the discriminator's adapter.
-        answers: of `declared_answers`.
+        answers: of `opposed_sources`.
     """
     kind = "adapter" if recipe.model.adapter.kind == "lora" else "full"
     described = RewardConfig(name=NAME, model=kind)

@@ -14,6 +14,7 @@ from demoalign.config import (
     BestOfNConfig,
     EvaluationConfig,
     ExtrapolateConfig,
+    IrlConfig,
     Recipe,
     RewardConfig,
     RolloutsConfig,
@@ -367,6 +368,8 @@ def optimise_fingerprint(
     sources: tuple[str, ...] = ()
     if isinstance(config, AdversarialConfig):
         sources = (config.discriminator.positives, *config.discriminator.negatives)
+    if isinstance(config, IrlConfig):
+        sources = (config.reward.positives,)
     return fingerprint(
         stage="policy",
         settings=settings,
