@@ -103,7 +103,7 @@ def load_base(config: ModelConfig) -> Any:
     from transformers import BitsAndBytesConfig
 
     device = choose_device(config.device)
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "4bit": {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
