@@ -89,10 +89,10 @@ def inspect(
         conflicting_prompts=sum(len(each) > 1 for each in completions.values()),
         chat=chat,
         text=len(rows) - chat,
-        prompt_characters=_lengths([_characters(row.prompt) for row in rows]),
-        completion_characters=_lengths([len(row.completion) for row in rows]),
-        prompt_tokens=_lengths(prompt_tokens),
-        completion_tokens=_lengths(completion_tokens),
+        prompt_characters=lengths_of([characters_of(row.prompt) for row in rows]),
+        completion_characters=lengths_of([len(row.completion) for row in rows]),
+        prompt_tokens=lengths_of(prompt_tokens),
+        completion_tokens=lengths_of(completion_tokens),
         prompts_too_long=_longer(prompt_tokens, max_prompt_tokens) if count_tokens else None,
         completions_too_long=(
             _longer(completion_tokens, max_completion_tokens) if count_tokens else None
@@ -118,7 +118,7 @@ def too_long(
     return problems
 
 
-def _characters(prompt: Prompt) -> int:
+def characters_of(prompt: Prompt) -> int:
     """Length of a prompt's text; of chat messages, of their contents together."""
     if isinstance(prompt, str):
         return len(prompt)
@@ -129,7 +129,8 @@ def _longer(lengths: Sequence[int], limit: int | None) -> int | None:
     return None if limit is None else sum(length > limit for length in lengths)
 
 
-def _lengths(values: Sequence[int]) -> Lengths | None:
+def lengths_of(values: Sequence[int]) -> Lengths | None:
+    """Quantiles of lengths; None if there are none."""
     if not values:
         return None
     ordered = sorted(values)

@@ -9,7 +9,7 @@ from demoalign.config import CollectConfig
 from demoalign.demonstrations.collect.prompts import Asked
 from demoalign.demonstrations.collect.template import Template, seam
 from demoalign.demonstrations.fields import shorten
-from demoalign.demonstrations.refusals import is_refusal
+from demoalign.demonstrations.quality.refusals import is_refusal
 from demoalign.records import Demonstration
 
 COLLECTED = "collected"

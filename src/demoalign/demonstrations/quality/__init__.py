@@ -1,0 +1,1 @@
+"""What is in demonstrations that one may not want to learn from."""
