@@ -12,18 +12,11 @@ import typer
 from demoalign.cli.app import app
 from demoalign.cli.options import (
     AsJson,
-    Miniature,
-    RecipePath,
-    Set,
-    SkipInvalid,
     advance,
     finish,
-    in_miniature,
-    read_recipe,
     shipped,
     shipped_recipes,
 )
-from demoalign.console import print_validation
 from demoalign.errors import RecipeError
 
 
@@ -71,26 +64,6 @@ def initialise(
     output.write_text(text, encoding="utf-8")
     sys.stderr.write(f"wrote {output}; edit it, then: demoalign validate {output}\n")
     return finish({"recipe": recipe, "path": str(output)}, as_json)
-
-
-@app.command()
-def validate(
-    recipe: RecipePath,
-    overrides: Set = None,
-    skip_invalid: SkipInvalid = False,
-    miniature: Miniature = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check a recipe and its data without training anything.
-
-    Example: `demoalign validate recipe.yaml`
-    """
-    from demoalign.pipeline.validate import validate as check
-
-    wanted = read_recipe(recipe, overrides, skip_invalid=skip_invalid)
-    found = check(in_miniature(wanted) if miniature else wanted)
-    print_validation(found)
-    finish(found.as_json(), as_json)
 
 
 @app.command()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from demoalign.config import Recipe
 from demoalign.demonstrations import DataSummary, Lengths, inspect
+from demoalign.demonstrations.quality.look import DataReport
 from demoalign.demonstrations.render import Rendered, render
 from demoalign.demonstrations.split import prompt_key
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import Data, prepare_data
+from demoalign.pipeline.data_report import look_at
 from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
 from demoalign.pipeline.pipeline import Pipeline
 from demoalign.pipeline.resolve import BaseText, check_inputs
@@ -31,6 +34,8 @@ class Validation:
         summary: of the data.
         memory_bytes: estimated peak.
         seconds: estimated time of each stage.
+        data: the demonstrations.
+        report: on those that are trained on.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -40,6 +45,8 @@ class Validation:
     summary: DataSummary
     memory_bytes: int
     seconds: dict[str, float]
+    data: Data
+    report: DataReport
 
     def as_json(self) -> dict[str, Any]:
         """Plain objects for --json."""
@@ -54,8 +61,12 @@ class Validation:
         }
 
 
-def validate(recipe: Recipe) -> Validation:
+def validate(recipe: Recipe, against: Sequence[str] = ()) -> Validation:
     """Check a recipe: model, data, lengths, sources, server, golden reward, plan and cost.
+
+    Args:
+        recipe: of the run.
+        against: further evaluation sets whose prompts must not be trained on.
 
     Raises:
         DemoalignError: something would stop the run.
@@ -77,9 +88,10 @@ def validate(recipe: Recipe) -> Validation:
     sizes = _sizes(recipe, base, data, summary)
     seconds = estimate_seconds(sizes, recipe)
     memory = estimate_bytes(sizes, recipe, base.config)
+    report = look_at(recipe, data, base.tokenizer.all_special_tokens, against)
     return Validation(
         facts=_facts(recipe, base, data, summary, sizes, memory),
-        warnings=(*_warnings(recipe, base, data, summary), *served),
+        warnings=(*_warnings(recipe, base, data, summary), *report_warnings(report), *served),
         example=_example(base.tokenizer, rendered, recipe.sft.max_length),
         plan=tuple(
             (name, "up to date" if current else "to run", _duration(seconds.get(name, 0.0)))
@@ -88,6 +100,8 @@ def validate(recipe: Recipe) -> Validation:
         summary=summary,
         memory_bytes=memory,
         seconds=seconds,
+        data=data,
+        report=report,
     )
 
 
@@ -174,6 +188,29 @@ def _warnings(recipe: Recipe, base: BaseText, data: Data, summary: DataSummary) 
         found.append("no golden reward: the report will show only what the reward models think")
     if len(data.test) < 30:
         found.append(f"only {len(data.test)} test rows: intervals will be wide")
+    return tuple(found)
+
+
+NEAR_SHARE = 0.05
+"""Share of near-duplicates from which on there is a warning."""
+
+
+def report_warnings(report: DataReport) -> tuple[str, ...]:
+    """What the data report found that may surprise."""
+    found = []
+    if leaks := report.count("leak"):
+        found.append(f"{leaks} completions hold marks of a template, which would be learned")
+    if pairs := report.count("pair"):
+        found.append(f"{pairs} demonstrations come from pairs that do not share a prompt or differ")
+    for overlap in report.overlaps:
+        if overlap.same or overlap.near:
+            found.append(
+                f"{overlap.same} of {overlap.prompts} prompts of {overlap.name} are trained on "
+                f"word for word, {overlap.near} nearly"
+            )
+    near = report.count("near-duplicate")
+    if near > NEAR_SHARE * report.rows:
+        found.append(f"{near} of {report.rows} rows nearly repeat an earlier one")
     return tuple(found)
 
 

@@ -1,6 +1,7 @@
 """One pass over demonstrations: everything the data report says, in little memory a row.
 
-Of a row 280 bytes are kept (540 with evaluation sets), and what was found in it; its text is not.
+Of a row about 1.3 kB are needed at most, signatures above all, and what was found in it; its text
+is not kept.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class Look:
     def _read(self, index: int, row: Demonstration) -> None:
         key = hash(canonical([row.prompt, row.completion]))
         if key in self._seen:
-            what = f"repeats {self._ids[self._seen[key]]} exactly"
+            what = f"repeats {self._named(self._seen[key])} exactly"
             self._findings.append(self._finding(index, "duplicate", what))
         self._seen.setdefault(key, index)
         if is_refusal(row.completion):
@@ -191,13 +192,16 @@ class Look:
         exact = {each.index for each in self._findings if each.kind == "duplicate"}
 
         def what(match: Match) -> str:
-            return f"nearly repeats {self._ids[match.other]} (similarity {match.similarity:.2f})"
+            return f"nearly repeats {self._named(match.other)} (similarity {match.similarity:.2f})"
 
         return [
             self._finding(match.index, "near-duplicate", what(match))
             for match in repeats(self._texts.all())
             if match.index not in exact
         ]
+
+    def _named(self, index: int) -> str:
+        return f"row {index + 1} ({self._ids[index]})"
 
     def _finding(self, index: int, kind: Kind, what: str) -> Finding:
         return Finding(index, self._ids[index], kind, what)
