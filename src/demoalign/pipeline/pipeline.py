@@ -24,7 +24,8 @@ from demoalign.pipeline.resolve import (
     read_base,
     resolve_lab,
 )
-from demoalign.pipeline.stages import Stage, StageBuilder
+from demoalign.pipeline.stage import Stage
+from demoalign.pipeline.stages import StageBuilder
 from demoalign.policies.tracking import tracked
 from demoalign.store import Run, write_json, write_text
 

@@ -19,7 +19,7 @@ from demoalign.pipeline.optimising import optimise_stage
 from demoalign.pipeline.pipeline import Pipeline
 from demoalign.pipeline.sampling import specs_of
 from demoalign.pipeline.sources import WHOLE
-from demoalign.pipeline.stages import Stage
+from demoalign.pipeline.stage import Stage
 from demoalign.pipeline.studies.worlds import FOUND
 from demoalign.records import Rollout
 from demoalign.rollouts.engines import make_engine

@@ -15,7 +15,7 @@ from demoalign.evaluation.measured import Measured
 from demoalign.intervals import bootstrap_mean, student_mean, wilson
 from demoalign.pipeline.measure import load_measured
 from demoalign.pipeline.pipeline import Pipeline
-from demoalign.pipeline.stages import Stage
+from demoalign.pipeline.stage import Stage
 from demoalign.store import fingerprint, read_json, write_json
 
 Array = NDArray[np.float64]
