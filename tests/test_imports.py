@@ -14,7 +14,16 @@ import pytest
 import demoalign
 
 PACKAGE = Path(demoalign.__file__).parent
-VOCABULARY = ("version", "errors", "records", "config", "store", "intervals", "progress")
+VOCABULARY = (
+    "version",
+    "errors",
+    "records",
+    "config",
+    "store",
+    "intervals",
+    "processes",
+    "progress",
+)
 TOP = ("pipeline", "cli", "console", "__main__", "__init__")
 STAGES = (
     VOCABULARY,

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from demoalign.processes import is_main
+
 LINE_SECONDS = 10.0
 
 _is_shown: ContextVar[bool] = ContextVar("is_shown", default=False)
@@ -69,6 +71,11 @@ class _BarMeter(Meter):
         self._progress.update(self._task, advance=units, note=note)
 
 
+class _SilentMeter(Meter):
+    def advance(self, units: int = 1, note: str = "") -> None:
+        self.done += units
+
+
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """Show the progress of ``total`` units while the block runs.
@@ -88,6 +95,9 @@ def meter(title: str, total: int) -> Iterator[Meter]:
 
 @contextmanager
 def _meter(title: str, total: int) -> Iterator[Meter]:
+    if not is_main():
+        yield _SilentMeter(title, total)
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Meter(title, total)

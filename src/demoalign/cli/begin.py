@@ -14,6 +14,8 @@ from demoalign.cli.options import (
     AsJson,
     advance,
     finish,
+    launcher,
+    launchers,
     shipped,
     shipped_recipes,
 )
@@ -43,6 +45,10 @@ def initialise(
         "recipe.yaml"
     ),
     recipe: Annotated[str, typer.Option("--recipe", help="Which recipe.")] = "own-data",
+    accelerate: Annotated[
+        str | None,
+        typer.Option("--accelerate", help="Write a configuration of `accelerate launch` instead."),
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     as_json: AsJson = False,
@@ -56,12 +62,18 @@ def initialise(
         for name in names:
             first = shipped(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
             sys.stderr.write(f"{name:<14}{first}\n")
-        return finish({"recipes": names}, as_json)
-    text = shipped(recipe).read_text(encoding="utf-8")
+        configs = ", ".join(launchers())
+        sys.stderr.write(f"configurations of `accelerate launch` (--accelerate): {configs}\n")
+        return finish({"recipes": names, "accelerate": launchers()}, as_json)
+    text = (launcher(accelerate) if accelerate else shipped(recipe)).read_text(encoding="utf-8")
     if output.exists() and not force:
         raise RecipeError(f"--output {output}: exists already; pass --force to overwrite it")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
+    if accelerate:
+        then = f"accelerate launch --config_file {output} -m demoalign run recipe.yaml"
+        sys.stderr.write(f"wrote {output}; then: {then}\n")
+        return finish({"accelerate": accelerate, "path": str(output)}, as_json)
     sys.stderr.write(f"wrote {output}; edit it, then: demoalign validate {output}\n")
     return finish({"recipe": recipe, "path": str(output)}, as_json)
 

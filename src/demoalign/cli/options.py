@@ -13,6 +13,7 @@ import typer
 from demoalign.config import Recipe, load_recipe
 from demoalign.console import print_results, print_stages
 from demoalign.errors import RecipeError
+from demoalign.processes import is_main
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -46,6 +47,8 @@ def go(recipe: Recipe, target: str) -> dict[str, Any]:
 
     pipeline = Pipeline(recipe)
     outcomes = pipeline.advance(target)
+    if not is_main():
+        return {}
     print_stages(outcomes)
     result: dict[str, Any] = {
         "run": str(pipeline.run.folder),
@@ -100,9 +103,26 @@ def shipped(name: str) -> Path:
     return path
 
 
+def launchers() -> list[str]:
+    """Names of the configurations of ``accelerate launch`` that come with the package."""
+    return sorted(path.stem for path in (shipped_recipes() / "accelerate").glob("*.yaml"))
+
+
+def launcher(name: str) -> Path:
+    """The path of one of these configurations.
+
+    Raises:
+        RecipeError: no such configuration.
+    """
+    if name not in launchers():
+        known = ", ".join(launchers())
+        raise RecipeError(f"--accelerate: must be one of {known}, found {name!r}")
+    return shipped_recipes() / "accelerate" / f"{name}.yaml"
+
+
 def finish(result: Any, as_json: bool) -> None:
     """Print a command's result as the last line of stdout, if that was asked for."""
-    if as_json:
+    if as_json and is_main():
         sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
 
 

@@ -22,6 +22,7 @@ from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import completion_logprobs
 from demoalign.policies.policy import Policy
 from demoalign.policies.training import ProgressCallback, shared_arguments
+from demoalign.processes import from_main
 from demoalign.progress import meter
 
 ADAPTER = "default"
@@ -125,7 +126,7 @@ def fit(
     assert adapter in (None, ADAPTER)
     steps = math.ceil(math.ceil(rows / config.batch_size) / config.accumulation)
     total = max(1, math.ceil(steps * config.epochs))
-    resume = newest_complete(folder / "checkpoints")
+    resume = from_main(lambda: newest_complete(folder / "checkpoints"))
     (backbone.causal if adapter is None else backbone.peft).train()
     with meter(f"{label} {config.name}", total) as shown, backbone.using(adapter):
         try:

@@ -7,6 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from demoalign.processes import world
 from demoalign.version import __version__
 
 _PACKAGES = (
@@ -37,6 +38,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if has_gpu else None,
         "gpus": torch.cuda.device_count() if has_gpu else 0,
+        "processes": world(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

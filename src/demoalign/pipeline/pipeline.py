@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from demoalign.config import (
     Recipe,
@@ -21,12 +24,14 @@ from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import (
     BaseText,
     check_inputs,
+    check_shared,
     read_base,
     resolve_lab,
 )
 from demoalign.pipeline.stage import Stage
 from demoalign.pipeline.stages import StageBuilder
 from demoalign.policies.tracking import tracked
+from demoalign.processes import connect, from_main, is_main, shared, wait
 from demoalign.store import Run, write_json, write_text
 
 TARGETS = {
@@ -83,14 +88,15 @@ class Pipeline:
         Raises:
             DemoalignError: a stage failed; what was finished before it is kept.
         """
+        check_shared(self.recipe)
+        connect()
         wanted = self._until(target)
         check_inputs(self.recipe)
         outcomes = []
-        with self.run.locked():
-            self._describe()
+        with self._held():
             for number, stage in enumerate(wanted, start=1):
                 outcomes.append(self._do(stage, f"[{number}/{len(wanted)}] {stage.name}"))
-            if target == "report":
+            if target == "report" and is_main():
                 from demoalign.report import write_cards, write_report
 
                 write_report(self.run.folder)
@@ -99,7 +105,7 @@ class Pipeline:
 
     def do(self, stage: Stage) -> Outcome:
         """One stage more than the recipe's own, unless it is up to date."""
-        with self.run.locked():
+        with self._held():
             return self._do(stage, stage.name)
 
     @property
@@ -122,24 +128,52 @@ class Pipeline:
         return list(self.stages[: ends[-1] + 1])
 
     def _do(self, stage: Stage, title: str) -> Outcome:
-        if self.run.is_current(stage.name, stage.fingerprint):
+        if from_main(lambda: self.run.is_current(stage.name, stage.fingerprint)):
             self._log(f"{title}: up to date")
             return Outcome(stage.name, "current", 0.0)
         self._log(f"{title}: running")
+        clock = time.monotonic()
+        if is_main():
+            self._work(stage)
+        elif stage.is_shared:
+            with TemporaryDirectory() as scratch, shared():
+                stage.work(Path(scratch))
+        wait()
+        give_back()
+        seconds = round(time.monotonic() - clock, 3)
+        self._log(f"{title}: done in {seconds:.1f} s")
+        return Outcome(stage.name, "done", seconds)
+
+    def _work(self, stage: Stage) -> None:
+        """Do a stage in its folder, sharing it with other processes if there are any."""
         name, place = f"{self.recipe.name}/{stage.name}", self.run.folder / "tracking" / stage.name
-        with passed_on(self._log), tracked(self.recipe.tracking, name, place):
-            manifest = self.run.do(
+        together = shared() if stage.is_shared else nullcontext()
+        with passed_on(self._log), tracked(self.recipe.tracking, name, place), together:
+            self.run.do(
                 stage.name, stage.fingerprint, self.recipe.seed, stage.work, keep=stage.resumes
             )
-        give_back()
-        self._log(f"{title}: done in {manifest.seconds:.1f} s")
-        return Outcome(stage.name, "done", manifest.seconds)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """The run's folder, held by the main process for all of them."""
+        if not is_main():
+            wait()
+            yield
+            wait()
+            return
+        with self.run.locked():
+            self._describe()
+            wait()
+            yield
+            wait()
 
     def _describe(self) -> None:
         write_text(self.run.folder / "recipe.yaml", dump_recipe(self.asked))
         write_json(self.run.folder / "env.json", environment())
 
     def _log(self, line: str) -> None:
+        if not is_main():
+            return
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -17,6 +17,7 @@ from demoalign.evaluation.preferences.sets import read_preference_set
 from demoalign.policies.load import check_folder, check_quantisation, context_length
 from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.policies.tracking import check_tracking
+from demoalign.processes import world
 from demoalign.rollouts.engines import make_engine
 from demoalign.store import digest_file, digest_folder
 
@@ -156,6 +157,26 @@ def check_inputs(recipe: Recipe) -> None:
             load_golden(golden.source)
         else:
             policy_digest(golden.source)
+
+
+def check_shared(recipe: Recipe) -> None:
+    """Refuse, where there are several processes, what only one can train.
+
+    Raises:
+        RecipeError: naming the method.
+    """
+    if world() == 1:
+        return
+    if recipe.improve.method not in ("best_of_n", "extrapolate"):
+        raise RecipeError(
+            f"improve.method: {recipe.improve.method} trains in one process, found {world()}; "
+            "run that recipe without `accelerate launch`, or with one process"
+        )
+    if others := [each.method for each in recipe.baselines if each.method not in ("sft", "dpo")]:
+        raise RecipeError(
+            f"baselines.method: {others[0]} trains in one process, found {world()}; run that "
+            "recipe without `accelerate launch`, or with one process"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,14 @@ from demoalign.pipeline.models import Models
 from demoalign.pipeline.resolve import golden_digest, policy_digest, source_digest
 from demoalign.store import settings_of
 
+SHARED = frozenset(
+    {
+        *("sft", "rollouts", "reward", "strength", "policy", "rollouts-test", "improve"),
+        *("baseline", "baseline-rollouts", "best-of-n"),
+    }
+)
+"""Stages, by the first part of their name, that processes share; the main one does the others."""
+
 Work = Callable[[Path], None]
 
 
@@ -30,6 +38,11 @@ class Stage:
     fingerprint: str
     work: Work
     resumes: bool = False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all processes of a run work on it: it trains, samples or scores."""
+        return self.name.partition("/")[0] in SHARED
 
 
 @dataclass(frozen=True)

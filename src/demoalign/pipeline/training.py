@@ -24,6 +24,7 @@ from demoalign.pipeline.models import Models, member_folder, policy_folder
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.policies.sft import SftSummary, train_sft
+from demoalign.processes import is_main
 from demoalign.records import Metric
 from demoalign.rewards.agreement import agreement_metrics
 from demoalign.rewards.comparisons import Comparison, hold_out
@@ -73,7 +74,7 @@ def store_policy(
     keep: bool = False,
 ) -> None:
     """A policy that was trained, as a model folder; resume points go, or become policies (keep)."""
-    if keep and not isinstance(summary, Summary):
+    if keep and is_main() and not isinstance(summary, Summary):
         _keep_checkpoints(backbone, adapter, summary.steps, folder)
     save_weights(backbone, adapter, folder)
     write_json(folder / "training.json", dataclasses.asdict(summary))

@@ -172,7 +172,7 @@ class Backbone:
         tensors = get_peft_model_state_dict(
             self.peft, adapter_name=name, save_embedding_layers=False
         )
-        whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        whole = {key: _whole(value).cpu().contiguous() for key, value in tensors.items()}
         whole |= {key: value.detach().cpu().contiguous() for key, value in (extra or {}).items()}
         save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         plain = self.peft.peft_config[name].to_dict()
@@ -248,6 +248,12 @@ def stable_base(base: str) -> str:
     """A local base's absolute path, a hub id unchanged: what other loaders can follow."""
     path = Path(base).expanduser()
     return str(path.resolve()) if path.exists() else base
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be split among processes (FSDP) as one; all of them must ask."""
+    gathered = getattr(tensor.detach(), "full_tensor", None)
+    return tensor.detach() if gathered is None else gathered()
 
 
 def _plain(value: object) -> object:

@@ -20,6 +20,7 @@ from demoalign.policies.backbone import Backbone
 from demoalign.policies.checkpoints import CompleteCheckpoints, newest_complete
 from demoalign.policies.packed_rows import check_kept_apart, pack_rows
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
+from demoalign.processes import from_main
 from demoalign.progress import meter
 
 IGNORED = -100
@@ -130,7 +131,7 @@ def train_sft(
     steps = math.ceil(math.ceil(len(kept) / config.batch_size) / config.accumulation)
     total = max(1, math.ceil(steps * config.epochs))
     checkpoints = folder / "checkpoints"
-    resume = newest_complete(checkpoints)
+    resume = from_main(lambda: newest_complete(checkpoints))
     model = backbone.causal if adapter is None else backbone.peft
     model.train()
     title = "SFT" if name == "sft" else f"SFT {name.rpartition('.')[2]}"
@@ -214,15 +215,18 @@ def _trainer(name: str) -> Any:
             learned = inputs["labels"] != IGNORED
             learned[:, 0] = False  # nothing foretells the first token
             count = int(learned.sum())
-            whole = 4 * count * model.config.get_text_config().vocab_size
+            plain = self.accelerator.unwrap_model(model)
+            whole = 4 * count * plain.config.get_text_config().vocab_size
             if "loss_weights" not in inputs and whole > WHOLE_LOGITS_BYTES:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")
             weights = inputs.pop("loss_weights", torch.ones_like(labels))
-            with logits_at(self.accelerator.unwrap_model(model), learned.roll(-1, 1)):
+            with logits_at(plain, learned.roll(-1, 1)):
                 outputs = model(**inputs, use_cache=False)
             normaliser = count if num_items_in_batch is None else num_items_in_batch
             loss = weighted_nll(outputs.logits, labels[learned], weights[learned], normaliser)
+            if num_items_in_batch is not None:  # processes average their gradients
+                loss = loss * self.accelerator.num_processes
             return (loss, outputs) if return_outputs else loss
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:

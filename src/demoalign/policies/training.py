@@ -11,18 +11,28 @@ from transformers import TrainerCallback
 from demoalign.config import OptimiserConfig
 from demoalign.errors import TrainingError
 from demoalign.policies.tracking import track
+from demoalign.processes import world
 from demoalign.progress import Meter
 
 
 def shared_arguments(
     config: OptimiserConfig, device: torch.device, seed: int, folder: str
 ) -> dict[str, Any]:
-    """Keyword arguments for transformers' ``TrainingArguments`` and its TRL children."""
+    """Keyword arguments for transformers' ``TrainingArguments`` and its TRL children.
+
+    Raises:
+        TrainingError: the batch cannot be split among the processes.
+    """
     on_cpu = device.type == "cpu"
+    if config.batch_size % world():
+        raise TrainingError(
+            f"batch_size: must be a multiple of the number of processes, {world()}, among which a "
+            f"batch is split, found {config.batch_size}"
+        )
     return {
         "output_dir": folder,
         "num_train_epochs": config.epochs,
-        "per_device_train_batch_size": config.batch_size,
+        "per_device_train_batch_size": config.batch_size // world(),
         "gradient_accumulation_steps": config.accumulation,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.schedule,

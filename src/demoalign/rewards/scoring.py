@@ -20,6 +20,7 @@ from torch import Tensor
 from demoalign.demonstrations.render import render_completions, render_prompt
 from demoalign.errors import EvaluationError
 from demoalign.policies.last_hidden import Row, last_hidden
+from demoalign.processes import gather, parts, rank
 from demoalign.progress import meter
 from demoalign.records import Prompt
 from demoalign.rewards.losses import deviation
@@ -106,7 +107,7 @@ def score_together(
         raise EvaluationError("hidden: needs models that all read the same states, found others")
     for numbers in groups.values():
         members = [models[number] for number in numbers]
-        scores = _score_answers(members, answers, batch_size, hidden)
+        scores = _score_shares(members, answers, batch_size, hidden)
         found.update(zip(numbers, scores, strict=True))
     return [found[number] for number in range(len(models))]
 
@@ -122,6 +123,31 @@ def _reads(model: Scoring) -> object:
     if isinstance(scorer, SharedScorer):
         return id(scorer.backbone), scorer.adapter, model.ends_answers
     return id(model)
+
+
+def _score_shares(
+    models: Sequence[Scoring],
+    answers: Sequence[Answer],
+    batch_size: int,
+    hidden: NDArray[np.float32] | None,
+) -> list[Scores]:
+    """As `_score_answers`, of which each process does its share if they work together.
+
+    Equal answers are in one share, so that they are scored once.
+    """
+    count = parts()
+    if count == 1:
+        return _score_answers(models, answers, batch_size, hidden)
+    number = {key: i for i, key in enumerate(dict.fromkeys(each.key for each in answers))}
+    share = np.array([number[each.key] % count for each in answers], dtype=np.int64)
+    mine = np.flatnonzero(share == rank())
+    states = None if hidden is None else hidden[mine]
+    scored = _score_answers(models, [answers[i] for i in mine], batch_size, states)
+    found = [(np.empty(len(answers)), np.ones(len(answers))) for _ in models]
+    for process, each in enumerate(gather(scored)):
+        for (values, deviations), (told, spread) in zip(found, each, strict=True):
+            values[share == process], deviations[share == process] = told, spread
+    return found
 
 
 def _score_answers(

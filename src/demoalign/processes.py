@@ -1,0 +1,96 @@
+"""Several processes that work on one run, as ``accelerate launch`` starts them.
+
+The main process does everything that one process would do, in the run's folder. The others join
+it in stages that can be shared: they train the same models on their part of each batch, and sample
+and score their part of the prompts. What they write goes into a folder of their own and is
+forgotten, so that stages need not know of them; results are read from the run's folder, which all
+must see.
+
+With one process, every function here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=14)
+"""How long a process waits for the others, which may sample for hours."""
+
+_sharing: ContextVar[bool] = ContextVar("sharing", default=False)
+
+
+def world() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one, from 0, which is the main one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this process is the main one, or the only one."""
+    return rank() == 0
+
+
+def parts() -> int:
+    """Into how many parts work is split here: 1 outside of stages that are shared."""
+    return world() if _sharing.get() else 1
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Split sampling and scoring among the processes while the block runs, in all of them."""
+    token = _sharing.set(world() > 1)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
+
+
+def connect() -> None:
+    """Let the processes find each other; nothing if there is one."""
+    if world() > 1:
+        from accelerate import PartialState
+
+        on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        PartialState(cpu=on_cpu, timeout=PATIENCE)
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if world() > 1:
+        gather(None)
+
+
+def from_main(find: Callable[[], T]) -> T:
+    """What the main process finds, in every process; the others do not look."""
+    if world() == 1:
+        return find()
+    import torch.distributed as group
+
+    connect()
+    found: list[Any] = [find() if is_main() else None]
+    group.broadcast_object_list(found, src=0)
+    value: T = found[0]
+    return value
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, by number, in every process."""
+    if world() == 1:
+        return [value]
+    import torch.distributed as group
+
+    connect()
+    found: list[Any] = [None] * world()
+    group.all_gather_object(found, value)
+    return found
