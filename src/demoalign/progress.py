@@ -71,11 +71,6 @@ class _BarMeter(Meter):
         self._progress.update(self._task, advance=units, note=note)
 
 
-class _SilentMeter(Meter):
-    def advance(self, units: int = 1, note: str = "") -> None:
-        self.done += units
-
-
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """Show the progress of ``total`` units while the block runs.

@@ -142,7 +142,7 @@ def _score_shares(
     share = np.array([number[each.key] % count for each in answers], dtype=np.int64)
     mine = np.flatnonzero(share == rank())
     states = None if hidden is None else hidden[mine]
-    scored = _score_answers(models, [answers[i] for i in mine], batch_size, states)
+    scored = _score_answers(models, [answers[i] for i in mine.tolist()], batch_size, states)
     found = [(np.empty(len(answers)), np.ones(len(answers))) for _ in models]
     for process, each in enumerate(gather(scored)):
         for (values, deviations), (told, spread) in zip(found, each, strict=True):
