@@ -106,6 +106,7 @@ def test_answers_cut_at_the_limit_are_rejected(tmp_path: Path, model_folder: Mod
 
 def test_a_folder_that_is_no_policy(tmp_path: Path) -> None:
     assert "nowhere" in refusal(*words(tmp_path, tmp_path / "nowhere"))
+    assert "--estimate" in refusal(*words(tmp_path, tmp_path / "nowhere", "--estimate"))
     text = refusal(*words(tmp_path, tmp_path / "nowhere", "--base-url", "http://localhost:1"))
     assert "found both" in text or "collect.server.model: required" in text
 

@@ -15,6 +15,7 @@ from demoalign.cli.app import app
 from demoalign.cli.options import AsJson, Seed, Set, SkipInvalid, finish, price_of
 from demoalign.config import Recipe, load_recipe, parse_recipe, with_overrides
 from demoalign.console import print_collection
+from demoalign.errors import RecipeError
 
 NOWHERE = {"name": "collect", "model": {"base": "none"}, "demonstrations": {"source": "none"}}
 """What a recipe needs besides the collect section, where none is given."""
@@ -125,6 +126,8 @@ def collect(
     config = wanted.collect
     assert config is not None
     if config.server is None:
+        if estimate:
+            raise RecipeError("--estimate: is of a server's price, found --policy; leave it out")
         from demoalign.pipeline.collecting import collect_from_policy
 
         summary = collect_from_policy(config, wanted.rollouts, wanted.seed, wanted.model.device)

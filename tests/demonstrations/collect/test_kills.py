@@ -31,17 +31,19 @@ def prompt(number: int) -> str:
     return f"\n\nHuman: Why is lamp {number} off? {BAD.get(number, '')}\n\nAssistant:"
 
 
-def started(folder: Path, base_url: str) -> subprocess.Popen[str]:
+def started(
+    folder: Path, base_url: str, concurrency: int = CONCURRENCY, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
     words = [
         *("collect", "--prompts", folder / "prompts.jsonl", "--output", folder / "rows.jsonl"),
-        *("--base-url", base_url, "--model", "d", "--concurrency", CONCURRENCY, "--json"),
+        *("--base-url", base_url, "--model", "d", "--concurrency", concurrency, "--json"),
     ]
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *map(str, words)],
         env={**os.environ, KEY_VARIABLE: CANARY},
         cwd=ROOT,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         text=True,
     )
 
@@ -104,3 +106,22 @@ def paid_once(requests: list[Json], marks: list[tuple[int, set[str]]], replies: 
             assert place < count or key is None or key not in keys, last_question(text)
     twice = sum(answered.values()) - len(answered)
     assert twice <= len(marks) * CONCURRENCY, "only what was under way at a kill"
+
+
+def test_an_interrupt_waits_for_what_is_being_paid_for(tmp_path: Path) -> None:
+    jsonl(tmp_path / "prompts.jsonl", ({"prompt": prompt(i)} for i in range(100, 160)))
+    replies = tmp_path / "rows.replies.jsonl"
+    with serving({"*": [{}] * 5 + [{"hang": True}] * 3}, demonstrator=True, slow=0.05) as server:
+        process = started(tmp_path, server.base_url, concurrency=3, stderr=subprocess.PIPE)
+        wait_until(partial(holds, replies, 5))
+        wait_until(lambda: len(server.bodies()) == 8)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert any("waiting for the requests under way" in line for line in process.stderr)
+        server.release()
+        out, _ = process.communicate()
+        assert process.returncode == 1
+        assert len(server.bodies()) == 8, "no more was asked"
+        summary = json.loads(out.splitlines()[-1])
+        assert (summary["rows"], summary["stopped"]) == (8, "interrupted")
+        assert len(lines_of(tmp_path / "rows.jsonl")) == 8

@@ -7,8 +7,11 @@ one that it keeps failing on is left for another attempt, and many of those in a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import httpx2
@@ -41,6 +44,7 @@ IN_A_ROW, IN_A_ROW_AT_FIRST = 20, 5
 the texts."""
 
 OVER = "the cost cap would be passed (max_cost)"
+INTERRUPTED = "interrupted"
 
 
 @dataclass(slots=True)
@@ -96,6 +100,11 @@ class _Asker:
                 self._failed(key, error)
             finally:
                 await self._budget.settle(most, cost)
+
+    def stop(self) -> None:
+        """Ask no more, and say so; what is under way is waited for."""
+        self.course.stopped = self.course.stopped or INTERRUPTED
+        sys.stderr.write("\nwaiting for the requests under way; interrupt again not to wait\n")
 
     def settle_doubtful(self) -> None:
         """Store refusals of single texts, if it is known that the server answers others."""
@@ -157,6 +166,7 @@ def ask_all(
     with (
         closing(replies),
         closing(in_order(endpoint, missing.items(), asker.answer)) as answers,
+        first_interrupt(asker.stop),
         meter(f"collect from {config.model}", len(missing)) as shown,
     ):
         for _ in answers:
@@ -165,6 +175,25 @@ def ask_all(
             asker.settle_doubtful()
     asker.course.again = endpoint.retried
     return asker.course
+
+
+@contextmanager
+def first_interrupt(tell: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, the first Ctrl-C calls ``tell``; the next is what it always was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        tell()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def spent_on(requests: Sequence[ChatRequest], replies: Replies, config: ChatConfig) -> float:
