@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from demoalign.cli.options import shipped, shipped_recipes
-from demoalign.config import Recipe, load_recipe
+from demoalign.config import IrlConfig, Recipe, load_recipe
 from demoalign.pipeline.miniature import miniature
 from demoalign.pipeline.miniature.families import FAMILIES, family_of
 from demoalign.pipeline.miniature.recipe import MOST
@@ -76,9 +76,12 @@ def test_settings_of_inverse_rlignment(name: str, rate: float, tokens: int, gold
     assert {getattr(each, "beta", 0.1) for each in recipe.baselines} == {0.1}
 
 
-@pytest.mark.parametrize("name", ["tldr-pythia", "ultrachat-zephyr"])
-def test_settings_of_ml_irl(name: str) -> None:
+@pytest.mark.parametrize(("name", "step"), [("tldr-pythia", "ppo"), ("ultrachat-zephyr", "raft")])
+def test_settings_of_ml_irl(name: str, step: str) -> None:
     """Eq. 11: demonstrations preferred to the policy's own answers, and checked on preferences."""
+    improve = recipe_of(name).improve
+    assert isinstance(improve, IrlConfig)
+    assert (improve.step.method, improve.reward.loss) == (step, "bradley_terry")
     (reward,) = recipe_of(name).reward
     found = reward.positives, reward.negatives, reward.loss
     assert found == ("demonstrations", "sft", "bradley_terry")
@@ -139,6 +142,9 @@ def test_what_a_miniature_reads(runs: dict[str, Path]) -> None:
         assert metrics_of(runs[name], "golden_reward")
     assert metrics_of(runs["ultrachat-zephyr"], "rewardbench_score")
     assert metrics_of(runs["tldr-pythia"], "preference_accuracy")
+    card = (runs["tldr-pythia"] / "policy" / "README.md").read_text(encoding="utf-8")
+    assert "# tldr-pythia-miniature: policy irl" in card
+    assert "| golden_reward | irl | 1 |" in card
 
 
 def test_a_miniature_that_is_done_is_not_run_again(runs: dict[str, Path]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from demoalign.config import Section, parse_recipe
+from demoalign.config import Section, parse_recipe, trained_policy
 from demoalign.errors import RecipeError, StoreError
 from demoalign.records import Metric
 from demoalign.report.read import RunResults, read_run
@@ -20,8 +20,8 @@ from demoalign.report.verdict import give_verdict
 from demoalign.report.words import decoded_name, write, write_interval
 from demoalign.store import CARD, write_text
 
-POLICIES = {"sft": "sft", "policy": "distilled"}
-"""Folder of a policy below a run, and its name in results."""
+POLICIES = ("sft", "policy")
+"""Folders of policies below a run."""
 
 SHOWN = ("golden_reward", "golden_reward_normalised", "win_rate_over_greedy", "kl")
 JUDGED = ("heldout_accuracy", "heldout_log_loss", "heldout_calibration_error")
@@ -85,7 +85,7 @@ def card(results: RunResults, run: Path, folder: Path, merged: bool = False) -> 
     kind, _, name = folder.resolve().relative_to(run.resolve()).as_posix().partition("/")
     if kind not in (*POLICIES, "baseline", "reward"):
         raise StoreError(f"card: {folder} is no model of the run {run}")
-    title = name.partition("/")[0] or POLICIES[kind]
+    title = name.partition("/")[0] or (kind if kind == "sft" else _improved(results))
     is_reward = kind == "reward"
     is_adapter = not merged and (folder / "adapter_config.json").is_file()
     front = _front(results, is_reward=is_reward, is_adapter=is_adapter)
@@ -101,6 +101,14 @@ def card(results: RunResults, run: Path, folder: Path, merged: bool = False) -> 
         f"## Limits\n{_limits(results, title, is_reward=is_reward)}",
     ]
     return "\n".join(parts)
+
+
+def _improved(run: RunResults) -> str:
+    """What results call the policy that the recipe's way of improving has trained."""
+    try:
+        return trained_policy(parse_recipe(run.recipe).improve) or "policy"
+    except RecipeError:  # written by another version
+        return "policy"
 
 
 def _is_model(folder: Path) -> bool:
@@ -258,7 +266,7 @@ def _metrics(metrics: Sequence[Metric]) -> str:
         value = f"not measured: {metric.reason or 'no reason was stored'}"
         if metric.value is not None:
             value = write(metric.value)
-        unit = metric.unit
+        unit = metric.unit + (f", against {metric.against}" if metric.against else "")
         name = decoded_name(metric.policy, metric.selector)
         who = name if metric.n == 1 and metric.selector in ("none", "greedy") else metric.policy
         interval = write_interval(metric.ci95) or ""

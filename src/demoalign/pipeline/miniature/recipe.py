@@ -48,7 +48,8 @@ MOST: Mapping[str, float] = {
     "train_limit": ROWS,
     "iterations": 2,
     "steps": 4,
-    "rollout_batch": 16,
+    "rounds": 3,
+    "every": 2,
 }
 """The most that a number under such a key, in whatever section, may be."""
 
