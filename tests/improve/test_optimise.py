@@ -42,10 +42,15 @@ def nothing() -> None:
     pass
 
 
-def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], **limits: float) -> None:
+def close(
+    one: dict[str, torch.Tensor],
+    other: dict[str, torch.Tensor],
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
+) -> None:
     assert one.keys() == other.keys()
     for key, each in one.items():
-        torch.testing.assert_close(each, other[key], **limits)
+        torch.testing.assert_close(each, other[key], rtol=rtol, atol=atol)
 
 
 def plain(path: Path) -> list[dict[str, Any]]:
@@ -96,16 +101,14 @@ def test_the_batch_size_changes_nothing(
         if method == "ppo":
             config = PpoConfig.model_validate(config.model_dump(exclude={"method"}))
         training = training_of(disturbed(folder), config)
-        last: list[dict[str, torch.Tensor]] = []
         policy = training.asking.policy
-        optimise(
-            training,
-            reward(),
-            tmp_path / str(size),
-            lambda last=last, policy=policy: last.append(policy_weights(policy)),
-        )
-        found += last
-    close(*found, rtol=1e-3, atol=2e-5)
+
+        def note(policy: Policy = policy) -> None:
+            found.append(policy_weights(policy))
+
+        optimise(training, reward(), tmp_path / str(size), note)
+    one, other = found
+    close(one, other, rtol=1e-3, atol=2e-5)
 
 
 def test_the_reference_may_be_another_model(model_folder: ModelFolder, tmp_path: Path) -> None:

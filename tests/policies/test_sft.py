@@ -14,10 +14,10 @@ from demoalign.config import AdapterConfig, RolloutsConfig, SftConfig
 from demoalign.demonstrations.render import Rendered, render
 from demoalign.errors import TrainingError
 from demoalign.policies import Backbone, Policy
+from demoalign.policies.learning import seen_states
 from demoalign.policies.sft import (
     IGNORED,
     Collator,
-    logits_at,
     occupancy_weights,
     train_sft,
     training_row,
@@ -135,7 +135,7 @@ def test_logits_are_made_where_they_are_wanted_only(model_folder: ModelFolder) -
         ids = torch.randint(40, 90, (3, 7), generator=torch.Generator().manual_seed(0))
         places = torch.rand(3, 7, generator=torch.Generator().manual_seed(1)) < 0.4
         whole = causal(input_ids=ids).logits
-        with logits_at(causal, places):
+        with seen_states(causal, places):
             found = causal(input_ids=ids).logits
         assert found.shape == (int(places.sum()), whole.shape[-1])
         torch.testing.assert_close(found, whole[places])

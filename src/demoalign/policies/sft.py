@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from demoalign.demonstrations.render import Rendered
 from demoalign.errors import TrainingError
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.checkpoints import CompleteCheckpoints, newest_complete
+from demoalign.policies.learning import seen_states
 from demoalign.policies.packed_rows import check_kept_apart, pack_rows
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
 from demoalign.processes import from_main
@@ -61,20 +61,6 @@ def weighted_nll(logits: Tensor, targets: Tensor, weights: Tensor, normaliser: A
     losses = cross_entropy(logits.float(), targets, reduction="none")
     total: Tensor = (losses * weights).sum() / normaliser
     return total
-
-
-@contextmanager
-def logits_at(model: Any, places: Tensor) -> Iterator[None]:
-    """Have a causal model make logits (n, V) at some places (B, T) only, those that are True."""
-
-    def select(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return inputs[0][places], *inputs[1:]
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def training_row(row: Rendered, config: SftConfig) -> dict[str, list[Any]]:
@@ -221,7 +207,7 @@ def _trainer(name: str) -> Any:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs.pop("labels")
             weights = inputs.pop("loss_weights", torch.ones_like(labels))
-            with logits_at(plain, learned.roll(-1, 1)):
+            with seen_states(plain, learned.roll(-1, 1)):
                 outputs = model(**inputs, use_cache=False)
             normaliser = count if num_items_in_batch is None else num_items_in_batch
             loss = weighted_nll(outputs.logits, labels[learned], weights[learned], normaliser)
