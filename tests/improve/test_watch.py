@@ -20,7 +20,7 @@ def check(number: int, *watched: float | None, **means: Any) -> Check:
 def test_it_goes_on_while_nothing_falls() -> None:
     checks = [check(0, 1.0, 2.0, 3.0), check(10, 1.5, 2.4, 3.1), check(20, 1.4, 2.6, 3.2)]
     assert [why_stop(checks[: n + 1], RULES, "it") for n in range(3)] == [None] * 3
-    assert best_check(checks) == 2
+    assert best_check(checks, RULES) == 2
 
 
 def test_it_stops_at_a_fall_that_cannot_be_chance() -> None:
@@ -31,7 +31,7 @@ def test_it_stops_at_a_fall_that_cannot_be_chance() -> None:
     assert reason is not None
     assert reason.startswith("over-optimisation: the reward witness has fallen by 0.395 [")
     assert "since round 10" in reason
-    assert best_check(checks) == 1
+    assert best_check(checks, RULES) == 1
 
 
 def test_a_fall_within_chance_is_none() -> None:
@@ -42,27 +42,29 @@ def test_a_fall_within_chance_is_none() -> None:
 def test_prompts_without_a_value_do_not_count() -> None:
     checks = [check(0, 1.0, None, 1.0), check(10, None, 2.0, 1.2)]
     assert why_stop(checks, RULES, "it") is None
-    assert best_check(checks) == 1
+    assert best_check(checks, RULES) == 1
 
 
 @pytest.mark.parametrize(
     ("means", "said"),
     [
-        ({"entropy": 0.3}, "collapse: entropy fell to 0.3 from 1, below 0.4 of it"),
+        ({"entropy": 0.3}, "collapse: entropy fell to 0.3 from 1, below 0.6 of it"),
         ({"distinct": 0.1}, "collapse: distinct fell to 0.1 from 0.5"),
-        ({"cut": 0.6}, "collapse: 60% of answers do not end, 10% did before"),
+        ({"cut": 0.8}, "collapse: 80% of answers do not end, 10% did before"),
         ({"kl": 21.0}, "KL to the reference: 21 nats an answer, more than check.kl 20"),
     ],
 )
 def test_collapses_by_name(means: dict[str, float], said: str) -> None:
-    found = why_stop([check(0, 1.0), check(10, 9.0, **means)], RULES, "it")
+    checks = [check(0, 1.0), check(10, 9.0, **means)]
+    found = why_stop(checks, RULES, "it")
     assert found is not None
+    assert best_check(checks, RULES) == 0
     assert said in found
 
 
 def test_without_anything_to_watch_the_last_is_kept() -> None:
     checks = [check(0), check(10), check(20)]
-    assert best_check(checks) == 2
+    assert best_check(checks, RULES) == 2
     assert why_stop(checks, RULES, "it") is None
 
 

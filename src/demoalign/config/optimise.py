@@ -22,6 +22,7 @@ class CheckConfig(Section):
     the reward itself; None is nobody, and then the objective is watched. It also stops beyond
     ``kl`` nats from the SFT policy, and at a collapse: entropy or distinct pairs of words below the
     share ``collapse`` of what they were, or as large a share of answers more that do not end.
+    What has collapsed is not kept.
     """
 
     every: PositiveInt = 10
@@ -29,7 +30,7 @@ class CheckConfig(Section):
     samples: PositiveInt = 4
     witness: Name | Literal["auto"] | None = "auto"
     kl: Positive | None = None
-    collapse: Share = 0.4
+    collapse: Share = 0.6
 
 
 class RoundsConfig(Section):
@@ -44,10 +45,10 @@ class RoundsConfig(Section):
     """
 
     rounds: Annotated[int, Field(ge=0)] = 40
-    prompts: PositiveInt = 32
-    samples_per_prompt: PositiveInt = 4
+    prompts: PositiveInt = 16
+    samples_per_prompt: PositiveInt = 8
     level: Literal["auto", "trajectory", "token"] = "auto"
-    beta: NonNegative = 0.05
+    beta: NonNegative = 0.1
     standardise: bool = True
     reward_clip: Positive | None = None
     unfinished: NonNegative = 2.0
@@ -56,7 +57,7 @@ class RoundsConfig(Section):
     batch_size: PositiveInt = 32
     """Completions in one forward and backward pass; the result does not depend on it."""
     learning_rate: Positive | None = None
-    """A third of ``sft.learning_rate`` by default."""
+    """A sixth of ``sft.learning_rate`` by default."""
     schedule: Literal["linear", "cosine", "constant"] = "constant"
     warmup: Annotated[int, Field(ge=0)] = 5
     """Optimiser steps until the whole learning rate."""

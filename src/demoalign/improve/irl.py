@@ -140,12 +140,12 @@ def iterate(
         done += 1
         checks.append(found.check)
         append_line(folder / CHECKS, asdict(found.check))
-        if best_check(checks) == len(checks) - 1:
+        if best_check(checks, held_out.config) == len(checks) - 1:
             best = policy_weights(asking.policy)
         why = why_stop(checks, held_out.config, held_out.watched)
     store_last()
     restore_weights(asking.policy, best)
-    return Summary(done, checks[best_check(checks)].round, why)
+    return Summary(done, checks[best_check(checks, held_out.config)].round, why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,11 @@ class Loop:
                     self._keep(why)
         store_last()
         restore_weights(self.training.asking.policy, self.best)
-        return Summary(len(self.rounds), self.checks[best_check(self.checks)].round, why)
+        return Summary(
+            len(self.rounds),
+            self.checks[best_check(self.checks, self.training.held_out.config)].round,
+            why,
+        )
 
     def _round(self, number: int) -> Noted:
         """Sample, reward, learn."""
@@ -211,7 +215,7 @@ class Loop:
         done = held_out.check(self.training.asking, self.reward.view, len(self.rounds), beta)
         self.checks.append(done)
         append_line(self.folder / CHECKS, asdict(done))
-        if best_check(self.checks) == len(self.checks) - 1:
+        if best_check(self.checks, self.training.held_out.config) == len(self.checks) - 1:
             self.best = policy_weights(self.training.asking.policy)
         return why_stop(self.checks, held_out.config, held_out.watched)
 

@@ -66,13 +66,13 @@ def train_raft(
         if number > 0:
             append_line(folder / ROUNDS, stored["noted"])
         append_line(folder / CHECKS, stored["check"])
-        if best_check(checks) == number:
+        if best_check(checks, held_out.config) == number:
             best = weights
         if (why := why_stop(checks, held_out.config, held_out.watched)) is not None:
             break
     store_last()
     restore_weights(policy, best)
-    return Summary(len(checks) - 1, checks[best_check(checks)].round, why)
+    return Summary(len(checks) - 1, checks[best_check(checks, held_out.config)].round, why)
 
 
 def _round(

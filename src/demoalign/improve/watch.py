@@ -39,20 +39,26 @@ def why_stop(checks: Sequence[Check], config: CheckConfig, what: str) -> str | N
         config: the rules' numbers.
         what: what is watched, for the words.
     """
-    first, last = checks[0], checks[-1]
-    return (
-        _collapse(first, last, config)
-        or _too_far(last, config)
-        or _fall(checks[best_check(checks)], last, what)
+    last = checks[-1]
+    return _refused(checks[0], last, config) or _fall(
+        checks[best_check(checks, config)], last, what
     )
 
 
-def best_check(checks: Sequence[Check]) -> int:
-    """The place of the check with the highest mean of what is watched; the last if nothing is."""
-    views = [_numbers(each) for each in checks]
-    if not all(np.isfinite(each).any() for each in views):
-        return len(checks) - 1
-    return int(np.argmax([np.nanmean(each) for each in views]))
+def best_check(checks: Sequence[Check], config: CheckConfig) -> int:
+    """The place of the check with the highest mean of what is watched; the last if nothing is.
+
+    A check that is refused, for collapse or distance, is never the best.
+    """
+    places = [i for i, each in enumerate(checks) if _refused(checks[0], each, config) is None]
+    views = {i: _numbers(checks[i]) for i in places}
+    if not all(np.isfinite(each).any() for each in views.values()):
+        return places[-1]
+    return max(places, key=lambda i: float(np.nanmean(views[i])))
+
+
+def _refused(first: Check, last: Check, config: CheckConfig) -> str | None:
+    return _collapse(first, last, config) or _too_far(last, config)
 
 
 def _collapse(first: Check, last: Check, config: CheckConfig) -> str | None:

@@ -60,7 +60,7 @@ def settled(recipe: Recipe, config: Rounds, has_token_rewards: bool) -> Rounds:
     if config.level == "auto":
         changes["level"] = "token" if has_token_rewards else "trajectory"
     if config.learning_rate is None:
-        changes["learning_rate"] = recipe.sft.learning_rate / 3
+        changes["learning_rate"] = recipe.sft.learning_rate / 6
     return config.model_copy(update=changes)
 
 
