@@ -8,6 +8,7 @@ from typing import Any
 
 from demoalign.config import Recipe
 from demoalign.errors import RecipeError
+from demoalign.pipeline.studies.adversarial import study_adversarial, study_stabilisers
 from demoalign.pipeline.studies.alarm import study_alarm
 from demoalign.pipeline.studies.amount import study_amount
 from demoalign.pipeline.studies.closed_form import study_closed_form
@@ -15,6 +16,8 @@ from demoalign.pipeline.studies.critic import study_critic
 from demoalign.pipeline.studies.discriminator import study_discriminator
 from demoalign.pipeline.studies.ensembles import study_ensembles
 from demoalign.pipeline.studies.heterogeneity import study_heterogeneity
+from demoalign.pipeline.studies.irl import study_irl
+from demoalign.pipeline.studies.optimisers import study_optimisers
 from demoalign.pipeline.studies.policies import study_policies
 from demoalign.pipeline.studies.quality import study_quality
 from demoalign.pipeline.studies.rejection import study_rejection
@@ -38,6 +41,10 @@ STUDIES: Mapping[str, Study] = {
     "alarm": study_alarm,
     "heterogeneity": study_heterogeneity,
     "ensembles": study_ensembles,
+    "optimisers": study_optimisers,
+    "adversarial": study_adversarial,
+    "stabilisers": study_stabilisers,
+    "irl": study_irl,
 }
 
 

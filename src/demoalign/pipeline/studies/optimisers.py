@@ -1,0 +1,146 @@
+"""Policies trained against the run's reward, at an equal budget of rollouts.
+
+Every method learns from `BUDGET` completions of training prompts and is compared, on the test
+prompts, with greedy decoding and with the best of 16 of the SFT policy's samples by the reward that
+it was trained against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demoalign.config import (
+    GrpoConfig,
+    PpoConfig,
+    RaftConfig,
+    Recipe,
+    RlooConfig,
+    TrainedConfig,
+)
+from demoalign.evaluation.measured import as_grid
+from demoalign.pipeline.looking import reward_of
+from demoalign.pipeline.studies.methods import GREEDY, SAMPLES, best_of, compare, golden_by_method
+from demoalign.pipeline.studies.trained import Found, train_in
+from demoalign.pipeline.studies.worlds import (
+    Array,
+    dials_of,
+    estimate,
+    finished,
+    lean,
+    needs_golden,
+    world,
+)
+
+DIALS = (0.0, 0.5, 1.0)
+N = 16
+BUDGET = 5120
+
+
+def study_optimisers(recipe: Recipe, seeds: int, output: Path) -> dict[str, Any]:
+    """Every method at every dial; the runs serve the study ``rewards`` too.
+
+    Raises:
+        RecipeError: there is no golden reward.
+    """
+    needs_golden(recipe, "optimisers")
+    return study_of(recipe, seeds, output, DIALS, optimisers(recipe))
+
+
+def optimisers(recipe: Recipe) -> dict[str, TrainedConfig]:
+    """The methods with their defaults, at the equal budget."""
+    rate = recipe.sft.learning_rate / 3
+    chosen = {"batch_size": recipe.sft.batch_size, "accumulation": recipe.sft.accumulation}
+    raft = RaftConfig.model_validate(
+        {"rounds": 2, "train_prompts": BUDGET // 32, "learning_rate": rate, **chosen}
+        | {"checkpoints": 0}
+    )
+    a_round = RlooConfig().prompts * RlooConfig().samples_per_prompt
+    rounds = BUDGET // a_round
+    return {
+        "raft": raft,
+        "rloo": RlooConfig(rounds=rounds),
+        "grpo": GrpoConfig(rounds=rounds),
+        "ppo": PpoConfig(rounds=rounds),
+    }
+
+
+def study_of(
+    recipe: Recipe,
+    seeds: int,
+    output: Path,
+    dials: Sequence[float],
+    methods: Mapping[str, TrainedConfig],
+) -> dict[str, Any]:
+    """Trainings in the runs of some dials, beside what is free.
+
+    Args:
+        recipe, seeds, output: of the study.
+        dials: of heterogeneity.
+        methods: name -> what is trained.
+    """
+    rows, curves = [], []
+    title = reward_of(recipe, RlooConfig()).title
+    for dial in dials_of(recipe, dials):
+        runs: list[dict[str, Array]] = []
+        trained: list[dict[str, Found]] = []
+        for seed in range(seeds):
+            pipeline = world(lean(recipe), dial, seed, output)
+            measured = finished(pipeline)
+            found = {name: train_in(pipeline, name, each) for name, each in methods.items()}
+            known = golden_by_method(measured, N)
+            wanted = (SAMPLES, GREEDY, best_of(N, title))
+            count = len(known[SAMPLES])
+            runs.append(
+                {name: known[name] for name in wanted}
+                | {name: _by_prompt(each["golden"], count) for name, each in found.items()}
+                | {
+                    f"{name}, greedy": _by_prompt(each["golden_greedy"], count)
+                    for name, each in found.items()
+                }
+            )
+            trained.append(found)
+        rivals = {
+            "minus_samples": SAMPLES,
+            "minus_greedy": GREEDY,
+            "minus_best_of_16": best_of(N, title),
+        }
+        rows += [{"dial": dial, **row, **_facts(row, trained)} for row in compare(runs, rivals)]
+        curves += [
+            {"dial": dial, "method": name, "seed": seed, "checks": _curve(each[name])}
+            for seed, each in enumerate(trained)
+            for name in methods
+        ]
+    return {"n": N, "budget": BUDGET, "reward": title, "rows": rows, "curves": curves}
+
+
+def _facts(row: Mapping[str, Any], trained: Sequence[Mapping[str, Found]]) -> dict[str, Any]:
+    """What is known of trained policies but not of what they are compared with."""
+    name = row["method"]
+    if name not in trained[0]:
+        return {}
+    each = [found[name] for found in trained]
+    kls = [np.array(found["kl"], dtype=np.float64) for found in each]
+    return {
+        "kl": estimate(kls),
+        "tokens": [float(np.mean(found["tokens"])) for found in each],
+        "entropy": [found["entropy"] for found in each],
+        "distinct": [found["distinct"] for found in each],
+        "seconds": [found["seconds"] for found in each],
+        "kept": [found["summary"]["best"] for found in each],
+        "stopped": [found["summary"]["stopped"] for found in each],
+    }
+
+
+def _curve(found: Found) -> list[dict[str, Any]]:
+    """Means at each check."""
+    return [{"round": check["round"], **check["means"]} for check in found["checks"]]
+
+
+def _by_prompt(values: Sequence[float | None], count: int) -> Array:
+    plain = [np.nan if each is None else float(each) for each in values]
+    mean: Array = as_grid(plain, count).mean(axis=1)
+    return mean
