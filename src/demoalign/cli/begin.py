@@ -61,7 +61,7 @@ def initialise(
     if show:
         for name in names:
             first = shipped(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-            sys.stderr.write(f"{name:<14}{first}\n")
+            sys.stderr.write(f"{name:<18}{first}\n")
         configs = ", ".join(launchers())
         sys.stderr.write(f"configurations of `accelerate launch` (--accelerate): {configs}\n")
         return finish({"recipes": names, "accelerate": launchers()}, as_json)
