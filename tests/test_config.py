@@ -128,8 +128,8 @@ def test_an_unknown_key_like_no_other_lists_those_there_are() -> None:
         ),
         (
             {"improve": {"method": "dqn"}},
-            "improve.method: must be one of best_of_n, extrapolate, raft, rloo, grpo, ppo, found "
-            "'dqn'",
+            "improve.method: must be one of best_of_n, extrapolate, raft, rloo, grpo, ppo, "
+            "adversarial, irl, found 'dqn'",
         ),
         (
             {"evaluation": {"n": 0}},

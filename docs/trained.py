@@ -1,0 +1,104 @@
+"""Write what the studies of trained policies found into optimisation.md and divergences.md.
+
+    demoalign study optimisers --seeds 3 --output runs/optimisers
+    cp runs/optimisers/results.json docs/results/optimisers.json
+    python docs/trained.py docs/results/optimisers.json
+
+Likewise for the studies adversarial, stabilisers and irl, whose results say which study they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pages import Row, bounds_of, cell, head, insert, interval, line, read_results
+
+ROOT = Path(__file__).parent
+PAGES = {
+    "optimisers": "optimisation.md",
+    "irl": "optimisation.md",
+    "adversarial": "divergences.md",
+    "stabilisers": "divergences.md",
+}
+
+
+def main() -> None:
+    """Fill the study's place on its page."""
+    results = read_results(__doc__)
+    study = results["study"]
+    tables = iterations(results) if study == "irl" else []
+    insert(ROOT / PAGES[study], study, "\n\n".join([*policies(results), *tables, basis(results)]))
+
+
+def policies(results: Row) -> list[str]:
+    """One table a dial: golden reward, differences, distance and cost of every method."""
+    found = []
+    for dial in dict.fromkeys(row["dial"] for row in results["rows"]):
+        rows = [row for row in results["rows"] if row["dial"] == dial]
+        rivals = [key for key in rows[0] if key.startswith("minus_")]
+        bounds = bounds_of([row["golden"] for row in rows])
+        titles = [f"minus {key.removeprefix('minus_').replace('_', ' ')}" for key in rivals]
+        columns = ["golden reward", *titles, "KL", "tokens", "distinct pairs", "minutes", "stopped"]
+        lines = head("" if dial is None else f"dial {dial:g}", columns)
+        for row in rows:
+            cells = [cell(row["golden"], bounds)]
+            cells += [cell(row[key], bounds, sign=True) for key in rivals]
+            lines.append(line(row["method"], [*cells, *facts(row)]))
+        found.append("\n".join(lines))
+    return found
+
+
+def facts(row: Row) -> list[str]:
+    """Distance, length, diversity, cost, and how many seeds stopped themselves."""
+    if "seconds" not in row:
+        return [""] * 5
+    stopped = [why.partition(":")[0] for why in row["stopped"] if why]
+    said = f"{len(stopped)} of {len(row['stopped'])}" + (f": {stopped[0]}" if stopped else "")
+    return [
+        f"{row['kl']['value']:.1f}",
+        f"{mean(row['tokens']):.0f}",
+        f"{mean(row['distinct']):.2f}",
+        f"{mean(row['seconds']) / 60:.1f}",
+        said,
+    ]
+
+
+def iterations(results: Row) -> list[str]:
+    """Accuracy of the reward and golden reward of the policy, iteration by iteration."""
+    lines = head("each seed", ["reward accuracy, held out", "golden reward", "KL"])
+    kept = results["iterations"]
+    keys = dict.fromkeys((each["dial"], each["method"], each["iteration"]) for each in kept)
+    for dial, method, number in keys:
+        same = [
+            e for e in kept if (e["dial"], e["method"], e["iteration"]) == (dial, method, number)
+        ]
+        accuracy = [interval(e["accuracy"], e["ci95"]) for e in same if "accuracy" in e]
+        seen = [e["policy"] for e in same if e["policy"]]
+        golden = ", ".join(f"{each['golden']:.2f}" for each in seen)
+        kl = ", ".join(f"{each['kl']:.1f}" for each in seen)
+        label = f"dial {dial:g}, {method}, iteration {number}"
+        lines.append(line(label, ["; ".join(accuracy), golden, kl]))
+    return ["\n".join(lines)]
+
+
+def basis(results: Row) -> str:
+    """What the numbers are of."""
+    seeds, study = results["seeds"], results["study"]
+    kinds = "over seeds (Student's t)" if seeds > 1 else "over prompts, of one training"
+    budget = f" {results['budget']:,} rollouts a training." if "budget" in results else ""
+    return (
+        f"Golden reward (at most 7) of samples on the test prompts, mean [95 % interval {kinds}], "
+        f"{seeds} {'seeds' if seeds > 1 else 'seed'}.{budget} KL from the SFT policy in nats an "
+        f"answer; minutes of training on the machine that ran it, shared with other work. Printed "
+        f"by `demoalign study {study}` and `docs/trained.py`."
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Over the seeds."""
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()
