@@ -76,6 +76,10 @@ def test_a_run_with_each_method(model_folder: ModelFolder, tmp_path: Path, metho
     assert checks[0]["round"] == 0
     assert checks[0]["means"]["kl"] == pytest.approx(0, abs=1e-4)
     assert {"golden", "reward", "entropy", "distinct", "cut", "tokens"} <= checks[0]["means"].keys()
+    for name, (low, high) in checks[0]["ci95"].items():
+        assert low <= checks[0]["means"][name] + 1e-9
+        assert high >= checks[0]["means"][name] - 1e-9
+    assert {"golden", "kl", "tokens", "cut"} <= checks[0]["ci95"].keys()
     golden = metrics_of(run, "golden_reward")
     assert {(m["policy"], m["selector"]) for m in golden} >= {(method, "none"), (method, "greedy")}
     assert (run / "policy" / "last" / "adapter_model.safetensors").is_file()

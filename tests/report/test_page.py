@@ -241,7 +241,7 @@ def test_trained_policies_and_new_selectors_find_their_place(run_copy: Path) -> 
     change_json(run_copy / "evaluation/results.json", extend)
     page = page_of(run_copy)
     assert page.text.count("my-own") > 3
-    assert "raft" in page.text
+    assert "RAFT policy" in page.text
     assert "safety" in page.text
     assert "0.12" in page.text
 

@@ -167,4 +167,4 @@ def test_a_trained_policy_heads_a_run_without_selectors() -> None:
     trained = difference(0.3, (0.1, 0.5), "none", 1, policy="raft")
     verdict = give_verdict(run_of(GOLDEN, trained))
     assert verdict.tone == "better"
-    assert verdict.headline.startswith("Policy raft (samples) beats")
+    assert verdict.headline.startswith("The RAFT policy (samples) beats")

@@ -10,6 +10,7 @@ from demoalign.report.words import (
     cell,
     in_order,
     kind_of,
+    spoken_name,
     write,
     write_list,
     write_seconds,
@@ -70,3 +71,16 @@ def test_write_list() -> None:
         "a and b",
         "a, b and c",
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [
+        ("sft", "the SFT policy"),
+        ("ppo", "the PPO policy"),
+        ("adversarial", "the adversarial policy"),
+        ("mine", "the mine"),
+    ],
+)
+def test_names_within_sentences(policy: str, name: str) -> None:
+    assert spoken_name(policy) == name

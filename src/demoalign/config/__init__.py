@@ -21,6 +21,7 @@ from demoalign.config.baselines import (
 from demoalign.config.chat import ChatConfig, PriceConfig
 from demoalign.config.collect import NO_TEMPLATE, PAPER_TEMPLATE, CollectConfig
 from demoalign.config.evaluation import EvaluationConfig, GoldenConfig
+from demoalign.config.followed import needed_rewards, reward_of, witness_of
 from demoalign.config.improve import (
     METHODS,
     BestOfNConfig,
@@ -155,8 +156,11 @@ __all__ = [
     "dump_recipe",
     "in_order",
     "load_recipe",
+    "needed_rewards",
     "parse_recipe",
     "policies_of",
+    "reward_of",
     "trained_policy",
     "with_overrides",
+    "witness_of",
 ]

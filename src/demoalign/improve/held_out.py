@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from demoalign.config import CheckConfig
 from demoalign.demonstrations.render import render_prompt
 from demoalign.improve.experience import Said
 from demoalign.improve.watch import Check, distinct_pairs
+from demoalign.intervals import bootstrap_mean
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import completion_logprobs
 from demoalign.policies.policy import Policy
@@ -111,7 +112,13 @@ class HeldOut:
             "distinct": distinct_pairs(texts),
         }
         views = {"witness": self.lookers.witness, "golden": self.lookers.golden}
-        seen: dict[str, Array] = {}
+        seen: dict[str, Array] = {
+            "kl": said.kl,
+            "tokens": np.array([len(each.token_ids) for each in said.rollouts], dtype=np.float64),
+            "cut": 1 - np.array(said.finished, dtype=np.float64),
+        }
+        if rewards is not None:
+            seen["reward"] = rewards
         for name, view in views.items():
             if view is not None:
                 found = view(said.prompts, texts, said.finished)
@@ -120,7 +127,22 @@ class HeldOut:
         watched = seen.get("witness")
         if watched is None and beta is not None and rewards is not None:
             watched = rewards - beta * said.kl
-        return Check(rounds, means, _by_prompt(watched, self.config.samples))
+        return Check(rounds, means, self._by_prompt(watched), self._intervals(seen))
+
+    def _intervals(self, seen: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
+        """95 % of each measure's mean, over prompts."""
+        found = {}
+        for name, values in seen.items():
+            known = [each for each in self._by_prompt(values) if each is not None]
+            if known:
+                found[name] = bootstrap_mean(np.array(known), self.seed)
+        return found
+
+    def _by_prompt(self, values: Array | None) -> tuple[float | None, ...]:
+        """(P,) mean of each prompt's answers that have a value; None where none has."""
+        if values is None:
+            return ()
+        return tuple(mean_known(row) for row in values.reshape(-1, self.config.samples))
 
     @property
     def watched(self) -> str:
@@ -144,10 +166,3 @@ def mean_known(values: Array) -> float | None:
     """Mean of what is a number; None of nothing."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
-
-
-def _by_prompt(values: Array | None, samples: int) -> tuple[float | None, ...]:
-    """(P,) mean of each prompt's answers that have a value; None where none has."""
-    if values is None:
-        return ()
-    return tuple(mean_known(row) for row in values.reshape(-1, samples))

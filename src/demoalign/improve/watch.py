@@ -24,11 +24,13 @@ class Check:
         means: measure -> mean over the answers; None if it is not known.
         watched: (P,) mean of each prompt's answers of what decides: the witness's view, or the
             objective E[r] - beta KL; None where it is not known. Empty if nothing decides.
+        ci95: measure -> 95 % interval of its mean over prompts, of those that every answer has.
     """
 
     round: int
     means: Mapping[str, float | None]
     watched: Sequence[float | None] = field(default_factory=tuple)
+    ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def why_stop(checks: Sequence[Check], config: CheckConfig, what: str) -> str | None:

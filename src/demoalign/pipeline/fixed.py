@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
-from demoalign.config import FixedRewardConfig, RaftConfig, Recipe, RoundsConfig
+from demoalign.config import FixedRewardConfig, RaftConfig, Recipe, RoundsConfig, reward_of
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.optimise import Summary, Training, optimise
 from demoalign.improve.raft import train_raft
 from demoalign.improve.selector import Selector
-from demoalign.pipeline.looking import reward_of
 from demoalign.pipeline.setting import Setting
 from demoalign.rewards.density_ratio import DensityRatio
 

@@ -12,10 +12,10 @@ from demoalign.config import (
     IrlConfig,
     Recipe,
     TrainedConfig,
+    needed_rewards,
 )
 from demoalign.pipeline.choosing import strength_stage
 from demoalign.pipeline.improving import distil_stage, improve_stage
-from demoalign.pipeline.looking import needed_rewards
 from demoalign.pipeline.optimising import optimise_stage
 from demoalign.pipeline.stage import Bound, Stage, policy_digests, sampling_settings
 from demoalign.store import fingerprint, settings_of

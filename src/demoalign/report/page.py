@@ -22,6 +22,7 @@ from demoalign.report.judge import give_judgements
 from demoalign.report.overoptimisation import give_overoptimisation
 from demoalign.report.preferences import preference_sections
 from demoalign.report.read import Candidate, RunResults, Sample, read_run
+from demoalign.report.training import give_training
 from demoalign.report.verdict import give_verdict, main_n, main_reward_model
 from demoalign.report.wins import give_matrix
 from demoalign.report.words import (
@@ -92,6 +93,7 @@ def _words(run: RunResults) -> Mapping[str, object]:
         "follows": what_rewards_follow(run),
         "overoptimisation": give_overoptimisation(run),
         "judge": give_judgements(run),
+        "training": give_training(run),
         "n": main_n(run),
         "prompts": prompts,
         "tiles": tables.tiles(run),

@@ -6,7 +6,7 @@ a number that is absent stays None. Nothing here raises, except when the folder 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from demoalign.errors import StoreError
 from demoalign.records import Metric
 from demoalign.report.judgements import Judgement, read_judgements
 from demoalign.report.results import metrics_of
+from demoalign.report.stages import Stage, read_stages
 from demoalign.report.stored import (
     Json,
     Problems,
@@ -28,24 +29,7 @@ from demoalign.report.stored import (
     text_of,
     whole_of,
 )
-
-STAGES = (
-    "demonstrations",
-    "sft",
-    "rollouts",
-    "reward",
-    "rollouts-test",
-    "strength",
-    "policy",
-    "improve",
-    "best-of-n",
-    "preferences",
-    "lm-eval",
-    "evaluation",
-)
-OPTIONAL_STAGES = ("reward", "strength", "policy", "improve", "preferences", "lm-eval")
-GROUPS = ("reward", "preferences", "lm-eval")
-"""Stages that have a folder for each of several things."""
+from demoalign.report.trainings import Trained, read_training
 
 SOURCES = ("initial", "sft", "demonstrations")
 GOLDEN_METRICS = (
@@ -55,17 +39,6 @@ GOLDEN_METRICS = (
     "win_rate_over_greedy",
     "golden_correlation",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What a stage folder's manifest says; ``seconds`` is None if it was not measured."""
-
-    name: str
-    status: str
-    started: str
-    seconds: float | None
-    files: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +90,7 @@ class RunResults:
     """Everything the page shows, as stored.
 
     ``golden`` names the main golden reward, "" if one; ``wins`` says who beats whom;
-    ``preferences`` are the sets of evaluation/preferences.json.
+    ``preferences`` are the sets of evaluation/preferences.json; ``training`` is the policy's.
     """
 
     name: str
@@ -133,6 +106,7 @@ class RunResults:
     judgements: tuple[Judgement, ...] = ()
     wins: tuple[Metric, ...] = ()
     preferences: Sequence[Json] = ()
+    training: Trained | None = None
 
     @cached_property
     def _by_key(self) -> Mapping[Key, Metric]:
@@ -188,7 +162,7 @@ def read_run(run: Path) -> RunResults:
             **mapping_of(read_json(run / "env.json", problems, "env.json")),
             **_engines(run, problems),
         },
-        stages=tuple(_stages(run, problems)),
+        stages=tuple(read_stages(run, problems)),
         metrics=metrics,
         golden=golden,
         rewards={
@@ -198,6 +172,7 @@ def read_run(run: Path) -> RunResults:
         judgements=tuple(read_judgements(run, problems)),
         wins=_wins(evaluation / "wins.json", problems),
         preferences=_preference_sets(evaluation, problems),
+        training=read_training(run, recipe, problems),
         problems=tuple(problems.found),
     )
 
@@ -226,30 +201,6 @@ def _engines(run: Path, problems: Problems) -> dict[str, Json]:
         )
         for path in sorted(run.glob("rollouts*/*.engine.json"))
     }
-
-
-def _stages(run: Path, problems: Problems) -> Iterator[Stage]:
-    for name in STAGES:
-        folders = [run / name]
-        if name in GROUPS and folders[0].is_dir():
-            folders = sorted(path for path in folders[0].iterdir() if path.is_dir())
-        if name in OPTIONAL_STAGES:
-            folders = [folder for folder in folders if folder.is_dir()]
-        for folder in folders:
-            shown = printable(folder.relative_to(run).as_posix())
-            if not folder.is_dir():
-                yield Stage(shown, "not run", "", None, None)
-                continue
-            stored = read_json(folder / "manifest.json", problems, f"{shown}/manifest.json")
-            manifest = mapping_of(stored)
-            files = manifest.get("files")
-            yield Stage(
-                name=shown,
-                status=text_of(manifest.get("status")) or "unknown",
-                started=text_of(manifest.get("started")),
-                seconds=number_of(manifest.get("seconds")),
-                files=len(files) if isinstance(files, list | dict) else None,
-            )
 
 
 def _main_golden(metrics: tuple[Metric, ...]) -> tuple[tuple[Metric, ...], str]:

@@ -8,6 +8,7 @@ from demoalign.records import Metric
 from demoalign.report.stored import (
     Json,
     Problems,
+    interval_of,
     list_of,
     mapping_of,
     number_of,
@@ -27,17 +28,13 @@ def metrics_of(results: Mapping[str, Json], problems: Problems, shown: str) -> I
         value, reason = number_of(row.get("value")), row.get("reason")
         if value is None and row.get("value") is not None:
             reason = "the stored value is not a finite number"
-        bounds = [number_of(bound) for bound in list_of(row.get("ci95"))]
-        ci95 = None
-        if len(bounds) == 2 and bounds[0] is not None and bounds[1] is not None:
-            ci95 = (min(bounds[0], bounds[1]), max(bounds[0], bounds[1]))
         yield Metric(
             metric=name,
             policy=text_of(row.get("policy"), "none"),
             selector=text_of(row.get("selector"), "none"),
             n=n,
             value=value,
-            ci95=ci95,
+            ci95=interval_of(row.get("ci95")),
             count=whole_of(row.get("count")) or 0,
             seed=whole_of(row.get("seed")) or 0,
             unit=text_of(row.get("unit")),

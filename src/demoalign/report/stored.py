@@ -109,6 +109,32 @@ def read_json(path: Path, problems: Problems, shown: str) -> Json:
     return value
 
 
+def read_lines(path: Path, problems: Problems, shown: str) -> list[Mapping[str, Json]]:
+    """The objects of a file with one a line; a problem is noted for what is none."""
+    found = []
+    for number, line in enumerate((read_text(path, problems, shown) or "").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value: Json = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problems.add(f"{shown}:{number} is not valid JSON ({printable(str(error))}).")
+            continue
+        if isinstance(value, dict):
+            found.append(mapping_of(value))
+        else:
+            problems.add(f"{shown}:{number} is not an object.")
+    return found
+
+
+def interval_of(value: Json) -> tuple[float, float] | None:
+    """Two finite bounds, the lower one first; None of anything else."""
+    bounds = [number_of(bound) for bound in list_of(value)]
+    if len(bounds) != 2 or bounds[0] is None or bounds[1] is None:
+        return None
+    return min(bounds[0], bounds[1]), max(bounds[0], bounds[1])
+
+
 def parse_yaml(text: str, problems: Problems, shown: str) -> Json:
     """The text's YAML value, or None with a problem noted."""
     try:

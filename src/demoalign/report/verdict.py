@@ -20,9 +20,11 @@ from demoalign.report.read import RunResults
 from demoalign.report.rewards import recipe_reward_models
 from demoalign.report.words import (
     BASELINES,
+    METHOD_NAMES,
     POLICY_NAMES,
     in_order,
     kind_of,
+    spoken_name,
     write,
     write_interval,
     write_list,
@@ -157,7 +159,9 @@ def compare(difference: Metric) -> tuple[Tone, str]:
 def _subject(metric: Metric) -> str:
     if metric.selector in DECODINGS:
         way = {"none": "samples", "greedy": "greedy decoding"}.get(metric.selector, metric.selector)
-        return f"policy {metric.policy} ({way})"
+        is_known = metric.policy in METHOD_NAMES
+        who = spoken_name(metric.policy) if is_known else f"policy {metric.policy}"
+        return f"{who} ({way})"
     return f"best of {metric.n} under {metric.selector}"
 
 

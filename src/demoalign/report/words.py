@@ -18,6 +18,16 @@ POLICY_NAMES = {
     "sft": "SFT policy",
     "demonstrations": "Demonstrations",
 }
+METHOD_NAMES = {
+    "raft": "RAFT policy",
+    "rloo": "RLOO policy",
+    "grpo": "GRPO policy",
+    "ppo": "PPO policy",
+    "adversarial": "Adversarial policy",
+    "irl": "IRL policy",
+}
+"""Policies that a method of ``improve`` trains and that are named by it."""
+
 STAGE_NAMES = {
     "demonstrations": "Demonstrations",
     "sft": "SFT",
@@ -59,7 +69,13 @@ def in_order(selectors: Iterable[str]) -> list[str]:
 
 def policy_name(policy: str) -> str:
     """The reader's name of a policy or source of completions."""
-    return POLICY_NAMES.get(policy, policy)
+    return POLICY_NAMES.get(policy) or METHOD_NAMES.get(policy, policy)
+
+
+def spoken_name(policy: str) -> str:
+    """The name within a sentence, such as ``the adversarial policy``."""
+    name = policy_name(policy)
+    return f"the {name if name[:2].isupper() else name[:1].lower() + name[1:]}"
 
 
 def decoded_name(policy: str, selector: str) -> str:
