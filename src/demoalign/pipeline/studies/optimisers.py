@@ -20,9 +20,9 @@ from demoalign.config import (
     Recipe,
     RlooConfig,
     TrainedConfig,
+    reward_of,
 )
 from demoalign.evaluation.measured import as_grid
-from demoalign.pipeline.looking import reward_of
 from demoalign.pipeline.studies.methods import GREEDY, SAMPLES, best_of, compare, golden_by_method
 from demoalign.pipeline.studies.trained import Found, train_in
 from demoalign.pipeline.studies.worlds import (
