@@ -18,7 +18,7 @@ def check(number: int, *watched: float | None, **means: Any) -> Check:
 
 
 def test_it_goes_on_while_nothing_falls() -> None:
-    checks = [check(0, 1.0, 2.0, 3.0), check(10, 1.5, 2.4, 3.1), check(20, 1.4, 2.6, 3.2)]
+    checks = [check(0, 1.0, 2.0, 3.0), check(10, 1.5, 2.4, 3.1), check(20, 1.6, 2.6, 3.2)]
     assert [why_stop(checks[: n + 1], RULES, "it") for n in range(3)] == [None] * 3
     assert best_check(checks, RULES) == 2
 
@@ -37,10 +37,17 @@ def test_it_stops_at_a_fall_that_cannot_be_chance() -> None:
 def test_a_fall_within_chance_is_none() -> None:
     checks = [check(0, 1.0, 5.0, 0.0, 2.0), check(10, 3.0, 1.0, 2.0, 1.9)]
     assert why_stop(checks, RULES, "it") is None
+    assert best_check(checks, RULES) == 0
+
+
+def test_a_gain_within_chance_is_none() -> None:
+    checks = [check(0, 1.0, 5.0, 0.0, 2.0), check(10, 6.0, 1.0, 2.0, 1.9)]
+    assert why_stop(checks, RULES, "it") is None
+    assert best_check(checks, RULES) == 0
 
 
 def test_prompts_without_a_value_do_not_count() -> None:
-    checks = [check(0, 1.0, None, 1.0), check(10, None, 2.0, 1.2)]
+    checks = [check(0, 1.0, None, 1.0, 2.0), check(10, None, 2.0, 1.2, 2.5)]
     assert why_stop(checks, RULES, "it") is None
     assert best_check(checks, RULES) == 1
 

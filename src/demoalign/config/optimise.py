@@ -41,7 +41,8 @@ class RoundsConfig(Section):
     Rewards of whole answers are in units of their standard deviation over the SFT policy's samples
     (``standardise``); an answer that does not end loses ``unfinished`` of them. With
     ``level: token`` every token has its own reward, which a reward in closed form and token-level
-    discriminators give; ``auto`` is token where the reward has them, else trajectory.
+    discriminators give; ``auto`` is token where the reward has them, else trajectory, and for grpo
+    always trajectory: standardised token by token it punishes every token that earns nothing.
     """
 
     rounds: Annotated[int, Field(ge=0)] = 40

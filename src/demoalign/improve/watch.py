@@ -48,15 +48,28 @@ def why_stop(checks: Sequence[Check], config: CheckConfig, what: str) -> str | N
 
 
 def best_check(checks: Sequence[Check], config: CheckConfig) -> int:
-    """The place of the check with the highest mean of what is watched; the last if nothing is.
+    """The place of the best check: the latest that is better, beyond chance, than the best before.
 
-    A check that is refused, for collapse or distance, is never the best.
+    Better is a higher mean of what is watched, paired by prompt, with a 95 % interval above 0. If
+    nothing is watched the last check is the best. One that is refused, for collapse or distance,
+    never is.
     """
-    places = [i for i, each in enumerate(checks) if _refused(checks[0], each, config) is None]
-    views = {i: _numbers(checks[i]) for i in places}
-    if not all(np.isfinite(each).any() for each in views.values()):
-        return places[-1]
-    return max(places, key=lambda i: float(np.nanmean(views[i])))
+    best = 0
+    for place in range(1, len(checks)):
+        if _refused(checks[0], checks[place], config) is not None:
+            continue
+        gains = _gains(checks[best], checks[place])
+        if gains is None or (len(gains) > 1 and bootstrap_mean(gains)[0] > 0):
+            best = place
+    return best
+
+
+def _gains(before: Check, after: Check) -> Array | None:
+    """(P,) of what is watched, of the prompts that both know; None if nothing is watched."""
+    if not len(before.watched) or not len(after.watched):
+        return None
+    gains = _numbers(after) - _numbers(before)
+    return gains[np.isfinite(gains)]
 
 
 def _refused(first: Check, last: Check, config: CheckConfig) -> str | None:
@@ -86,12 +99,10 @@ def _too_far(last: Check, config: CheckConfig) -> str | None:
 
 def _fall(best: Check, last: Check, what: str) -> str | None:
     """Whether what is watched has fallen from its best, paired by prompt."""
-    if last is best or not len(last.watched):
+    gains = _gains(best, last)
+    if last is best or gains is None or len(gains) < 2:
         return None
-    falls = _numbers(best) - _numbers(last)
-    known = falls[np.isfinite(falls)]
-    if len(known) < 2:
-        return None
+    known = -gains
     low, high = bootstrap_mean(known)
     if low <= 0:
         return None

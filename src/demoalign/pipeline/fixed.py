@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
-from demoalign.config import FixedRewardConfig, RaftConfig, Recipe, RoundsConfig, reward_of
+from demoalign.config import (
+    FixedRewardConfig,
+    GrpoConfig,
+    RaftConfig,
+    Recipe,
+    RoundsConfig,
+    reward_of,
+)
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.optimise import Summary, Training, optimise
 from demoalign.improve.raft import train_raft
@@ -43,7 +50,8 @@ def against(
     found = FixedReward(reward, is_of_reference=is_of_reference, unfinished=config.unfinished)
     if isinstance(config, RaftConfig):
         return _raft(setting, config, _standardised(setting, found))
-    config = settled(setting.recipe, config, isinstance(reward, DensityRatio))
+    knows_tokens = isinstance(reward, DensityRatio) and not isinstance(config, GrpoConfig)
+    config = settled(setting.recipe, config, knows_tokens)
     by_token = config.level == "token"
     found = dataclasses.replace(found, by_token=by_token, clip=config.reward_clip)
     if config.standardise:
