@@ -21,6 +21,7 @@ from demoalign.store import read_json
 if TYPE_CHECKING:
     from demoalign.pipeline import Outcome
     from demoalign.pipeline.validate import Validation
+    from demoalign.report.trainings import Trained
 
 SHOWN_SIZES = (1, 4, 16, 64)
 
@@ -46,6 +47,27 @@ def print_stages(outcomes: Sequence[Outcome]) -> None:
         else f"nothing to do: all {len(outcomes)} stages are up to date"
     )
     Console(stderr=True, highlight=False).print(text)
+
+
+def print_training(found: Trained) -> None:
+    """How many rounds a policy learned, which one was kept, and why it stopped."""
+    console = Console(stderr=True, highlight=False)
+    unit = "iteration" if found.method == "irl" else "round"
+    done = f"{found.done} {unit}{'' if found.done == 1 else 's'}"
+    kept = f"kept the policy of {unit} {found.best}" if found.best else "kept the SFT policy"
+    console.print(f"{found.method}: {done}, {kept}", soft_wrap=True)
+    if found.stopped:
+        console.print(Text(f"stopped: {found.stopped}", style="yellow"), soft_wrap=True)
+    checks = {each.round: each for each in found.checks}
+    first, last = checks.get(0), checks.get(found.best or 0)
+    if first is None or last is None or first is last:
+        return
+    said = [
+        f"{name} {first.values[name]:.2f} -> {last.values[name]:.2f}"
+        for name in ("reward", "witness", "golden", "kl", "tokens")
+        if name in first.values and name in last.values
+    ]
+    console.print(f"held-out prompts: {', '.join(said)}", soft_wrap=True)
 
 
 def print_results(folder: Path, report: Path) -> None:

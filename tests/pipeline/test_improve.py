@@ -164,3 +164,4 @@ def test_best_of_n_makes_no_policy(copy_of_run: CopyOfRun) -> None:
     said = cli("improve", str(copy_of_run().file()))
     assert said.status == 1
     assert "improve.method: best_of_n makes no policy of its own" in said.err
+    assert "extrapolate, raft, rloo, grpo, ppo, adversarial, irl" in said.err

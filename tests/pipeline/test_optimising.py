@@ -84,5 +84,10 @@ def test_a_run_with_each_method(model_folder: ModelFolder, tmp_path: Path, metho
     assert {(m["policy"], m["selector"]) for m in golden} >= {(method, "none"), (method, "greedy")}
     assert (run / "policy" / "last" / "adapter_model.safetensors").is_file()
     assert not (run / "policy" / "checkpoints").exists()
-    again = cli("run", path)
+    again = cli("improve", path, "--json")
     assert "policy: up to date" in again.err
+    training = again.json["training"]
+    assert training["policy"] == method
+    assert training["kept"] in [each["round"] for each in checks]
+    assert f"{method}: {training['rounds']} " in again.err
+    assert "How the policy was trained" in (run / "report.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import typer
 
 from demoalign.cli.app import app
 from demoalign.cli.options import AsJson, Seed, Set, SkipInvalid, finish, flags_of, go
-from demoalign.config import Recipe, load_recipe
+from demoalign.config import DISTILLED, TRAINED, Recipe, load_recipe
 from demoalign.console import print_lm_eval, print_preferences
 from demoalign.errors import RecipeError
 from demoalign.store import read_json, write_json
@@ -37,7 +37,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--policy",
-            help="Whom --lm-eval asks: initial, sft, distilled, policy:FOLDER. Default: sft.",
+            help=f"Whom --lm-eval asks: initial, sft, {', '.join((DISTILLED, *TRAINED))}, "
+            "policy:FOLDER. Default: sft.",
         ),
     ] = None,
     output: Annotated[

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from demoalign.config import Recipe, load_recipe
-from demoalign.console import print_results, print_stages
+from demoalign.console import print_results, print_stages, print_training
 from demoalign.errors import RecipeError
 from demoalign.processes import is_main
 
@@ -57,10 +57,32 @@ def go(recipe: Recipe, target: str) -> dict[str, Any]:
             for each in outcomes
         ],
     }
+    if target == "improve":
+        result |= _training_of(recipe, pipeline.run.folder)
     if target == "report":
         print_results(pipeline.run.folder, pipeline.report)
         result["report"] = str(pipeline.report)
     return result
+
+
+def _training_of(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Print what became of the policy's training and return it; nothing where none was trained."""
+    from demoalign.report.stored import Problems
+    from demoalign.report.trainings import read_training
+
+    found = read_training(folder, {"improve": {"method": recipe.improve.method}}, Problems())
+    if found is None or found.best is None:
+        return {}
+    print_training(found)
+    return {
+        "training": {
+            "policy": found.method,
+            "rounds": found.done,
+            "kept": found.best,
+            "stopped": found.stopped or None,
+            "checks": [{"round": each.round, **each.values} for each in found.checks],
+        }
+    }
 
 
 def in_miniature(recipe: Recipe) -> Recipe:

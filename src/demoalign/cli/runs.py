@@ -22,7 +22,7 @@ from demoalign.cli.options import (
     go,
     in_miniature,
 )
-from demoalign.config import load_recipe
+from demoalign.config import IMPROVED, load_recipe
 from demoalign.errors import RecipeError
 
 
@@ -60,7 +60,17 @@ def _stage_command(name: str, stage: str, summary: str) -> None:
 _stage_command("sft", "sft", "Fine-tune the initial policy on the demonstrations.")
 _stage_command("sample", "rollouts", "Sample the initial and the SFT policy on training prompts.")
 _stage_command("reward", "reward", "Train the reward models.")
-_stage_command("improve", "improve", "Make a better policy and sample it on the test prompts.")
+_stage_command(
+    "improve",
+    "improve",
+    """Make a better policy and sample it on the test prompts.
+
+    `improve.method` of the recipe says how: `extrapolate` decodes with two policies' logits (and
+    may distil the result); `raft`, `rloo`, `grpo` and `ppo` train the policy against a reward of
+    the recipe; `adversarial` against a discriminator that learns along; `irl` turns between reward
+    and policy. A trained policy is stored in RUN/policy and named by its method; `best_of_n` makes
+    none.""",
+)
 
 
 @app.command("best-of-n")
@@ -77,7 +87,12 @@ def best_of_n(
         str | None, typer.Option("--selector", help="Which reward model; the first by default.")
     ] = None,
     policy: Annotated[
-        str, typer.Option("--policy", help="Who answers: sft, extrapolated or distilled.")
+        str,
+        typer.Option(
+            "--policy",
+            help=f"Who answers: sft, one that improve.method makes ({', '.join(IMPROVED)}), or a "
+            "baseline's name.",
+        ),
     ] = "sft",
     overrides: Set = None,
     seed: Seed = None,

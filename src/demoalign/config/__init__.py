@@ -23,6 +23,7 @@ from demoalign.config.collect import NO_TEMPLATE, PAPER_TEMPLATE, CollectConfig
 from demoalign.config.evaluation import EvaluationConfig, GoldenConfig
 from demoalign.config.followed import needed_rewards, reward_of, witness_of
 from demoalign.config.improve import (
+    MAKING,
     METHODS,
     BestOfNConfig,
     DecodingRatioConfig,
@@ -94,6 +95,7 @@ __all__ = [
     "EXTRAPOLATED",
     "IMPROVED",
     "LAB",
+    "MAKING",
     "METHODS",
     "NO_TEMPLATE",
     "PAPER_TEMPLATE",

@@ -148,6 +148,9 @@ METHODS: Mapping[str, type[Section]] = {
     "irl": IrlConfig,
 }
 
+MAKING = tuple(name for name in METHODS if name != "best_of_n")
+"""Methods that make a policy of their own."""
+
 TrainedConfig = RaftConfig | RlooConfig | GrpoConfig | PpoConfig | AdversarialConfig | IrlConfig
 """Methods that train the policy against a reward; the policy is named by the method."""
 

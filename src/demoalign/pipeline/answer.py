@@ -7,6 +7,7 @@ from pathlib import Path
 
 from demoalign.config import (
     EXTRAPOLATED,
+    MAKING,
     BestOfNConfig,
     ExtrapolateConfig,
     Recipe,
@@ -45,8 +46,8 @@ def answer_prompts(
     known = [SFT, *dict.fromkeys(source.policy for source in others)]
     if policy not in known:
         raise RecipeError(
-            f"--policy: must be one of {', '.join(known)}, found {policy!r}; the recipe's improve "
-            "and baselines sections make further ones"
+            f"--policy: must be one of {', '.join(known)}, found {policy!r}; "
+            f"improve.method ({', '.join(MAKING)}), improve.distil and baselines make further ones"
         )
     questions = read_prompts(prompts)
     pipeline = Pipeline(recipe)

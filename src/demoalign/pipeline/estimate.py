@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from demoalign.config import (
     TRUNCATIONS,
+    AdversarialConfig,
+    BestOfNConfig,
     ExtrapolateConfig,
+    IrlConfig,
     OptimiserConfig,
+    RaftConfig,
     Recipe,
     ReferredConfig,
+    RoundsConfig,
     SpinConfig,
+    policies_of,
 )
 from demoalign.improve.strength import STRENGTHS
 from demoalign.pipeline.choosing import PROMPTS, SAMPLES
+from demoalign.pipeline.estimate_trained import trained_seconds
+from demoalign.pipeline.harness import task_folder, tasks_of
+from demoalign.pipeline.preferring import FOLDER as PREFERENCES
+from demoalign.pipeline.preferring import sets_of
 from demoalign.pipeline.training import train_samples
+from demoalign.pipeline.work import Sizes, Work
 from demoalign.policies.load import choose_device, choose_dtype
 from demoalign.policies.policy import INITIAL
 
 EFFICIENCY = 0.25
 """Share of the matmul rate that whole models reach; the estimate is good to a factor of three."""
 
+QUESTIONS, ANSWERS = 1000, 4
+"""What a task of lm-eval is taken to ask where the recipe sets no limit."""
+
 OPTIMISER_BYTES = 12
 """Gradient and two Adam moments for each trained parameter, float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the estimate needs to know of data and model.
-
-    Attributes:
-        parameters: of the base model.
-        adapter_parameters: trained by one adapter (all of them without LoRA).
-        train, test: rows.
-        prompt, completion: mean tokens.
-    """
-
-    parameters: int
-    adapter_parameters: int
-    train: int
-    test: int
-    prompt: float
-    completion: float
 
 
 def model_sizes(config: Any, recipe: Recipe) -> tuple[int, int]:
@@ -77,8 +71,7 @@ def estimate_bytes(sizes: Sizes, recipe: Recipe, config: Any) -> int:
     width = torch.empty((), dtype=choose_dtype(recipe.model, device)).element_size()
     text = config.get_text_config()
     length = min(sizes.prompt + sizes.completion, recipe.sft.max_length)
-    trained = (recipe.sft, *recipe.reward, *recipe.baselines)
-    tokens = 2 * max(each.batch_size for each in trained) * length
+    tokens = _rows_at_once(recipe) * length
     activations = tokens * (text.num_hidden_layers * text.hidden_size * 34 + 3 * text.vocab_size)
     held = {"none": width, "8bit": 1.05, "4bit": 0.55}[recipe.model.quantisation]
     models = 1 if recipe.model.adapter.kind == "lora" else 2
@@ -86,47 +79,21 @@ def estimate_bytes(sizes: Sizes, recipe: Recipe, config: Any) -> int:
     return int(models * sizes.parameters * held + optimised + activations * width)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Costs in seconds of what stages are made of, 2 FLOP a parameter and token forward.
-
-    Attributes:
-        forward: of one token.
-        sizes: of data and model.
-        recipe: what is to be run.
-    """
-
-    forward: float
-    sizes: Sizes
-    recipe: Recipe
-
-    @property
-    def row(self) -> float:
-        """Tokens of a prompt and an answer."""
-        return self.sizes.prompt + self.sizes.completion
-
-    @property
-    def sampled(self) -> int:
-        """Training prompts that are answered."""
-        return min(self.sizes.train, self.recipe.rollouts.train_prompts or self.sizes.train)
-
-    @property
-    def tests(self) -> int:
-        """Test prompts."""
-        return min(self.sizes.test, self.recipe.evaluation.prompts or self.sizes.test)
-
-    def reading(self, rows: float) -> float:
-        """Reading whole rows."""
-        return self.forward * rows * self.row
-
-    def training(self, config: OptimiserConfig, rows: float) -> float:
-        """All epochs over some rows, 6 FLOP a parameter and token."""
-        return 3 * self.reading(rows) * config.epochs
-
-    def shared(self, prompts: float, reads: int, completions: float) -> float:
-        """Sampling or scoring completions, each prompt read but ``reads`` times for all of them."""
-        prompt, completion = self.sizes.prompt, self.sizes.completion
-        return self.forward * prompts * (reads * prompt + completions * completion)
+def _rows_at_once(recipe: Recipe) -> int:
+    """Most rows of a forward and backward pass: what compares sources reads pairs."""
+    trained: list[OptimiserConfig] = [recipe.sft, *recipe.reward, *recipe.baselines]
+    improve = recipe.improve
+    single = 0
+    if isinstance(improve, RaftConfig):
+        trained.append(improve)
+    if isinstance(improve, IrlConfig):
+        trained.append(improve.reward)
+        single = improve.step.batch_size
+    if isinstance(improve, RoundsConfig):
+        single = improve.batch_size
+    if isinstance(improve, AdversarialConfig):
+        single = max(single, 2 * improve.discriminator.batch_size)
+    return max(single, 2 * max(each.batch_size for each in trained))
 
 
 def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
@@ -140,8 +107,8 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
     most = max(recipe.evaluation.sizes)
     is_local = recipe.rollouts.engine != "openai"
     truncated = recipe.evaluation.truncated_samples * len(TRUNCATIONS)
-    improve = recipe.improve
-    improved = 2 * (improve.samples + 1) if isinstance(improve, ExtrapolateConfig) else 0
+    improve, made = recipe.improve, len(policies_of(recipe.improve))
+    improved = 0 if isinstance(improve, BestOfNConfig) else made * (improve.samples + 1)
     policies = improved + sum(each.samples + 1 for each in recipe.baselines)
     others = recipe.evaluation.initial_samples + truncated + 2
     samples = train_samples(recipe, INITIAL) + train_samples(recipe)
@@ -158,6 +125,8 @@ def estimate_seconds(sizes: Sizes, recipe: Recipe) -> dict[str, float]:
         **_reward_seconds(work),
         **_improve_seconds(work),
         **_baseline_seconds(work),
+        **_preference_seconds(work),
+        **_harness_seconds(work),
     }
 
 
@@ -175,8 +144,10 @@ def _reward_seconds(work: Work) -> dict[str, float]:
 
 def _improve_seconds(work: Work) -> dict[str, float]:
     improve, train = work.recipe.improve, work.sizes.train
-    if not isinstance(improve, ExtrapolateConfig):
+    if isinstance(improve, BestOfNConfig):
         return {}
+    if not isinstance(improve, ExtrapolateConfig):
+        return trained_seconds(work, improve)
     found = {"improve": 2 * work.shared(work.tests, 2, improve.samples + 1)}
     if improve.strength == "auto":  # two policies sample, these two and the SFT policy score
         found["strength"] = len(STRENGTHS) * 5 * work.shared(min(train, PROMPTS), 1, SAMPLES)
@@ -211,6 +182,27 @@ def _spin_seconds(work: Work, config: SpinConfig, answers: float) -> float:
     sampling = work.shared(work.sampled, 1, work.recipe.rollouts.samples_per_prompt)
     mixed = sum(len(config.trained_on(each + 1)) for each in range(config.iterations))
     return mixed * once + (config.iterations - 1) * sampling
+
+
+def _preference_seconds(work: Work) -> dict[str, float]:
+    """Every answer of a set is scored by each reward, and read by the SFT policy."""
+    rewards = [each for each in work.recipe.reward if each.model != "mixture"]
+    found = {}
+    for name in sets_of(work.recipe):
+        answers = work.sizes.answers.get(name, 2 * work.sizes.train)
+        scoring = sum(work.scoring(each, answers, 1) for each in rewards)
+        found[f"{PREFERENCES}/{name}"] = scoring + work.reading(answers)
+    return found
+
+
+def _harness_seconds(work: Work) -> dict[str, float]:
+    """Questions are taken to be as long as demonstrations, with four answers that are all read."""
+    config = work.recipe.evaluation.lm_eval
+    if config is None:
+        return {}
+    questions = config.limit or QUESTIONS
+    read = work.reading(ANSWERS * questions * (1 + (config.shots or 0)))
+    return {task_folder(policy, task): read for policy, task in tasks_of(work.recipe)}
 
 
 def _matmul_rate(recipe: Recipe) -> float:

@@ -32,7 +32,7 @@ def tasks_of(recipe: Recipe) -> list[tuple[str, str]]:
     ):
         raise RecipeError(
             f"evaluation.lm_eval.policies: {missing[0]} is trained by no section of this recipe; "
-            "set improve.method, or improve.distil of extrapolate"
+            f"set improve.method to one of {', '.join(TRAINED)}, or improve.distil of extrapolate"
         )
     labels = [label_of(policy) for policy in config.policies]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from demoalign.config import (
+    MAKING,
     Recipe,
     dump_recipe,
 )
@@ -121,7 +122,7 @@ class Pipeline:
         if not ends and target == "improve":
             raise RecipeError(
                 f"improve.method: {self.recipe.improve.method} makes no policy of its own; "
-                "use `demoalign best-of-n`, or set improve.method: extrapolate"
+                f"use `demoalign best-of-n`, or set improve.method to one of {', '.join(MAKING)}"
             )
         if not ends:
             raise RecipeError(f"stage: must be one of {', '.join(TARGETS)}, found {target!r}")

@@ -15,10 +15,12 @@ from demoalign.demonstrations.split import prompt_key
 from demoalign.evaluation.golden import load_golden
 from demoalign.pipeline.data import Data, prepare_data
 from demoalign.pipeline.data_report import look_at
-from demoalign.pipeline.estimate import Sizes, estimate_bytes, estimate_seconds, model_sizes
+from demoalign.pipeline.estimate import estimate_bytes, estimate_seconds, model_sizes
 from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.preferring import read_set, sets_of
 from demoalign.pipeline.resolve import BaseText, check_inputs
 from demoalign.pipeline.served import check_served
+from demoalign.pipeline.work import Sizes
 from demoalign.records import Demonstration
 
 
@@ -115,7 +117,17 @@ def _sizes(recipe: Recipe, base: BaseText, data: Data, summary: DataSummary) -> 
         len(data.test),
         prompt.median if prompt else 0.0,
         completion.median if completion else 0.0,
+        _answers(recipe),
     )
+
+
+def _answers(recipe: Recipe) -> dict[str, int]:
+    """How many answers each preference set has."""
+    found = {}
+    for name, source in sets_of(recipe).items():
+        choices = read_set(recipe, source).choices
+        found[name] = sum(len(each.chosen) + len(each.rejected) for each in choices)
+    return found
 
 
 def _facts(
