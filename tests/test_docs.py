@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
     ("script", "results", "picture"),
     [
         ("rewards.py", "rewards.json", "rewards.svg"),
+        ("critic.py", "critic.json", "critic.svg"),
+        ("alarm.py", "alarm.json", "alarm.svg"),
+        ("heterogeneity.py", "heterogeneity.json", "heterogeneity.svg"),
         ("rejection.py", "rejection.json", "rejection.svg"),
         ("discriminator.py", "discriminator.json", "discriminator.svg"),
         ("closed_form.py", "closed-form.json", "closed-form.svg"),
