@@ -55,19 +55,21 @@ def print_training(found: Trained) -> None:
     unit = "iteration" if found.method == "irl" else "round"
     done = f"{found.done} {unit}{'' if found.done == 1 else 's'}"
     kept = f"kept the policy of {unit} {found.best}" if found.best else "kept the SFT policy"
-    console.print(f"{found.method}: {done}, {kept}", soft_wrap=True)
+    ended = "" if found.stopped else ", nothing stopped it"
+    console.print(f"{found.method}: {done}{ended}; {kept}", soft_wrap=True)
     if found.stopped:
         console.print(Text(f"stopped: {found.stopped}", style="yellow"), soft_wrap=True)
-    checks = {each.round: each for each in found.checks}
-    first, last = checks.get(0), checks.get(found.best or 0)
-    if first is None or last is None or first is last:
+    if len(found.checks) < 2:
         return
+    first, last = found.checks[0], found.checks[-1]
+    last = next((each for each in found.checks if each.round == found.best != 0), last)
     said = [
         f"{name} {first.values[name]:.2f} -> {last.values[name]:.2f}"
         for name in ("reward", "witness", "golden", "kl", "tokens")
         if name in first.values and name in last.values
     ]
-    console.print(f"held-out prompts: {', '.join(said)}", soft_wrap=True)
+    shown = f"held-out prompts, {unit} {first.round} -> {last.round}: {', '.join(said)}"
+    console.print(shown, soft_wrap=True)
 
 
 def print_results(folder: Path, report: Path) -> None:

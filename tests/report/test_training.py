@@ -85,7 +85,10 @@ def test_the_page_says_what_stopped_it_and_what_was_kept(run_copy: Path) -> None
     assert "#training" in [attrs.get("href") for tag, attrs in page.tags if tag == "a"]
     assert "Stopped after 20 of 40 rounds, for what decides had fallen" in page.text
     assert f"In its own words: {FELL}." in page.text
-    assert "Kept: the policy of round 10. Of 3 checks the reward density-ratio" in page.text
+    assert (
+        "Kept: the policy of round 10. By the reward density-ratio it is the last check"
+        in page.text
+    )
     assert "2.50 [2.30, 2.70] at first, 2.70 [2.50, 2.90] in the round that was kept" in page.text
     assert "The rounds took 3 min 20 s: 50% sampling, 10% rewarding and 40% learning." in page.text
     assert "Reward, init-sft" in page.text
@@ -120,7 +123,7 @@ def test_charts_and_table_of_the_checks(run_copy: Path) -> None:
     ("stopped", "best", "words"),
     [
         (None, 20, "Nothing stopped it: all 20 rounds were done."),
-        (None, 0, "which is the SFT policy: no later check was better"),
+        (None, 0, "which is the SFT policy. By the reward density-ratio no later check"),
         ("collapse: entropy fell to 0.1", 10, "for the answers were falling into sameness"),
         ("KL to the reference: 30 nats", 10, "had moved further from the SFT policy than"),
         ("something new", 10, "Stopped after 20 of 40 rounds. In its own words: something new."),

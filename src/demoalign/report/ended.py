@@ -58,14 +58,16 @@ def _stopped(found: Trained, asked: Maximised, unit: str) -> str:
 def _kept(found: Trained, asked: Maximised, unit: str) -> str:
     if found.best is None or not found.done:
         return ""
-    what = f"of {unit} {found.best}"
-    if found.best == 0:
-        what = "that training began with, which is the SFT policy: no later check was better"
+    begun = "that training began with, which is the SFT policy"
+    kept = f"Kept: the policy {f'of {unit} {found.best}' if found.best else begun}."
     if not found.prompts:
-        why = "Nothing said which was best, so it is that of the last check that was sound."
-        return f"Kept: the policy {what}. {why}"
+        return (
+            f"{kept} Nothing said which was best, so it is that of the last check that was sound."
+        )
     judge = f"the reward {asked.witness}" if _has_witness(found, asked) else OBJECTIVE
-    return f"Kept: the policy {what}. Of {len(found.checks)} checks {judge} liked it best."
+    if found.best == 0:
+        return f"{kept} By {judge} no later check was better beyond chance."
+    return f"{kept} By {judge} it is the last check that was better beyond chance."
 
 
 def _has_witness(found: Trained, asked: Maximised) -> bool:
