@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from demoalign.config import DECODINGS
-from demoalign.console import print_results
+from demoalign.console import print_results, print_training
+from demoalign.report.trainings import Noted, Trained
 from demoalign.store import write_json
 
 
@@ -41,3 +42,24 @@ def test_decodings_are_policies_and_selectors_choose(
     assert not {"by temperature-0.7", "distilled"} & set(rows)
     assert rows["by density-ratio"].count("1.00 ± 0.50") == 2
     assert rows["sft, top-p-0.9"].count("1.00 ± 0.50") == 1
+
+
+@pytest.mark.parametrize(
+    ("best", "stopped", "said"),
+    [
+        (10, "", "rloo: 20 rounds, nothing stopped it; kept the policy of round 10"),
+        (
+            0,
+            "collapse: entropy",
+            "rloo: 20 rounds; kept the SFT policy\nstopped: collapse: entropy",
+        ),
+    ],
+)
+def test_a_training_in_two_lines(
+    capsys: pytest.CaptureFixture[str], best: int, stopped: str, said: str
+) -> None:
+    checks = tuple(Noted(n, {"reward": 0.1 * n, "kl": 1.0}, {}, {}) for n in (0, 10, 20))
+    print_training(Trained("rloo", (), checks, 32, 20, best, stopped))
+    end = "10: reward 0.00 -> 1.00" if best else "20: reward 0.00 -> 2.00"
+    wanted = f"{said}\nheld-out prompts, round 0 -> {end}, kl 1.00 -> 1.00\n"
+    assert capsys.readouterr().err == wanted
