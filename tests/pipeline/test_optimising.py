@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from demoalign.pipeline import Pipeline
+from demoalign.rewards.reward_model import RewardModel
 from tests.conftest import ModelFolder
 from tests.pipeline.runs import Project, cli, make_project, metrics_of
 
@@ -62,6 +67,21 @@ def project(folder: Path, base: Path, method: str) -> Project:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_one_shot_method_is_no_rounds(model_folder: ModelFolder, tmp_path: Path) -> None:
+    """With no rounds the policy stays, and the discriminator is a reward model of the paper's."""
+    made = make_project(tmp_path, model_folder("llama", "eos_only"))
+    discriminator = {"positives": "sft", "negatives": ["initial"], "warmup": 3, "batch_size": 4}
+    section = {"method": "adversarial", "rounds": 0, "prompts": 4, "check": CHECK, "samples": 2}
+    Pipeline(made.recipe({"improve": {**section, "discriminator": discriminator}})).advance(
+        "policy"
+    )
+    folder = made.run / "policy"
+    reward = RewardModel.load(folder / "discriminator")
+    assert np.isfinite(reward.score(["Why?"], [" So."])).all()
+    weights = [load_file(each / "adapter_model.safetensors") for each in (folder, made.run / "sft")]
+    assert all(torch.equal(weights[0][key], each) for key, each in weights[1].items())
 
 
 @pytest.mark.parametrize("method", IMPROVE)

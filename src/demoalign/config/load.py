@@ -37,6 +37,16 @@ class Union(NamedTuple):
 
 
 UNIONS = {"improve": Union(METHODS, 1), "baselines": Union(BASELINE_METHODS, 2)}
+STEP = ("improve", "irl", "step")
+STEPS = Union({name: METHODS[name] for name in ("rloo", "grpo", "ppo", "raft")}, len(STEP))
+"""The union within a union: the policy step of irl."""
+
+
+def _union_of(location: Sequence[str | int]) -> Union | None:
+    """The innermost union on the way to a value."""
+    if tuple(location[: len(STEP)]) == STEP:
+        return STEPS
+    return UNIONS.get(str(location[0])) if location else None
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -128,7 +138,8 @@ def _explain(item: Mapping[str, Any]) -> str:
     parts = [str(part) for part in _named(item["loc"])]
     place = ".".join(parts) or "recipe"
     if item["type"] == "union_tag_invalid":
-        found, methods = item["ctx"]["tag"], UNIONS[str(item["loc"][0])].methods
+        union = _union_of(item["loc"])
+        found, methods = item["ctx"]["tag"], union.methods if union else {}
         close = difflib.get_close_matches(found, methods, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"{place}.method: must be one of {', '.join(methods)}, found {found!r}{hint}"
@@ -143,17 +154,16 @@ def _explain(item: Mapping[str, Any]) -> str:
 
 def _named(location: Sequence[str | int]) -> list[str | int]:
     """Where a value stands in the recipe: pydantic's place without marks of what it tried."""
-    union = UNIONS.get(str(location[0])) if location else None
+    outer = UNIONS.get(str(location[0])) if location else None
+    places = {union.place for union in (outer, _union_of(location)) if union}
     return [
-        part
-        for number, part in enumerate(location)
-        if part not in MARKS and not (union and number == union.place)
+        part for number, part in enumerate(location) if part not in MARKS and number not in places
     ]
 
 
 def _nearest(location: tuple[str | int, ...]) -> str:
     section: type[BaseModel] | None = Recipe
-    if union := UNIONS.get(str(location[0])):
+    if union := _union_of(location):
         section = union.methods.get(str(location[union.place]))
         location = location[union.place + 1 :]
     for part in location[:-1]:

@@ -71,28 +71,32 @@ class RoundsConfig(Section):
     """Answers to each test prompt that are measured, beside the greedy one."""
 
 
-class RlooConfig(RoundsConfig):
+class GroupedConfig(RoundsConfig):
+    """What compares the samples of a prompt with each other."""
+
+    method: str
+    reward: Name | None = None
+
+    @model_validator(mode="after")
+    def _needs_others(self) -> GroupedConfig:
+        if self.samples_per_prompt < 2:
+            raise ValueError(
+                f"samples_per_prompt: {self.method} compares the samples of a prompt with each "
+                f"other and needs at least 2, found {self.samples_per_prompt}"
+            )
+        return self
+
+
+class RlooConfig(GroupedConfig):
     """REINFORCE with the other samples' mean as baseline (Ahmadian et al., 2024)."""
 
     method: Literal["rloo"] = "rloo"
-    reward: Name | None = None
-
-    @model_validator(mode="after")
-    def _needs_others(self) -> RlooConfig:
-        _check_group(self.samples_per_prompt, "rloo")
-        return self
 
 
-class GrpoConfig(RoundsConfig):
+class GrpoConfig(GroupedConfig):
     """Advantages standardised within a prompt, clipped token by token (Shao et al., 2024)."""
 
     method: Literal["grpo"] = "grpo"
-    reward: Name | None = None
-
-    @model_validator(mode="after")
-    def _needs_others(self) -> GrpoConfig:
-        _check_group(self.samples_per_prompt, "grpo")
-        return self
 
 
 class PpoConfig(RoundsConfig):
@@ -126,14 +130,6 @@ class RaftConfig(SftConfig):
     unfinished: NonNegative = 1.0
     check: CheckConfig = CheckConfig(every=1)
     samples: PositiveInt = 4
-
-
-def _check_group(samples: int, method: str) -> None:
-    if samples < 2:
-        raise ValueError(
-            f"samples_per_prompt: {method} compares the samples of a prompt with each other and "
-            f"needs at least 2, found {samples}"
-        )
 
 
 FixedRewardConfig = RlooConfig | GrpoConfig | PpoConfig

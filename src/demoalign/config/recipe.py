@@ -21,6 +21,7 @@ from demoalign.config.rollouts import RolloutsConfig
 from demoalign.config.section import (
     LIST,
     ONE,
+    TRAINED,
     Name,
     PositiveInt,
     Section,
@@ -141,6 +142,11 @@ class Recipe(Section):
             raise ValueError(
                 "improve.method: extrapolate combines the logits of two policies at every token, "
                 f"which needs rollouts.engine: transformers, found {self.rollouts.engine}"
+            )
+        if self.improve.method in TRAINED and self.rollouts.engine != "transformers":
+            raise ValueError(
+                f"improve.method: {self.improve.method} trains and samples by turns, which needs "
+                f"rollouts.engine: transformers, found {self.rollouts.engine}"
             )
         return self
 

@@ -100,12 +100,7 @@ class AdversarialReward:
             every = np.concatenate(found)
             mean, deviation = every.mean(), every.std() + 1e-6
             found = [(each - mean) / deviation for each in found]
-        if config.reward_clip is not None:
-            found = [each.clip(-config.reward_clip, config.reward_clip) for each in found]
-        for each, is_finished in zip(found, said.finished, strict=True):
-            if not is_finished:
-                each[-1:] -= config.unfinished
-        return found
+        return said.shaped(found, config.reward_clip, config.unfinished)
 
     def _rows(self, said: Said) -> list[Row]:
         """What the discriminator reads: the very tokens, or else the text as others' is encoded.

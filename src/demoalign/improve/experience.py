@@ -47,6 +47,16 @@ class Said:
         gaps: Array = np.array(own) - np.array([each.sum() for each in self.reference])
         return gaps
 
+    def shaped(
+        self, rewards: Sequence[Array], clip: float | None, unfinished: float
+    ) -> list[Array]:
+        """Rewards cut to [-clip, clip], less for completions that did not end by themselves."""
+        found = [each.copy() if clip is None else each.clip(-clip, clip) for each in rewards]
+        for each, is_finished in zip(found, self.finished, strict=True):
+            if not is_finished:
+                each[-1:] -= unfinished
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Experience:

@@ -66,12 +66,7 @@ class FixedReward:
             if self.by_token
             else [np.array([(value - self.mean) / self.deviation]) for value in self.raw(said)]
         )
-        if self.clip is not None:
-            found = [each.clip(-self.clip, self.clip) for each in found]
-        for each, is_finished in zip(found, said.finished, strict=True):
-            if not is_finished:
-                each[-1:] -= self.unfinished
-        return found
+        return said.shaped(found, self.clip, self.unfinished)
 
     def raw(self, said: Said) -> Array:
         """(B,) as the reward itself says."""
