@@ -111,3 +111,16 @@ def test_a_run_with_each_method(model_folder: ModelFolder, tmp_path: Path, metho
     assert training["kept"] in [each["round"] for each in checks]
     assert f"{method}: {training['rounds']} " in again.err
     assert "How the policy was trained" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("method", ["rloo", "raft", "adversarial", "irl"])
+def test_full_fine_tuning(model_folder: ModelFolder, tmp_path: Path, method: str) -> None:
+    """Policy and reference are whole models; what is stored is one, too."""
+    made = make_project(tmp_path, model_folder("llama", "eos_only"), reward=[REWARDS[1]])
+    changes = {"model.adapter": {"kind": "none"}, "improve": IMPROVE[method]}
+    Pipeline(made.recipe(changes)).advance("improve")
+    run = made.run
+    assert (run / "policy" / "model.safetensors").is_file()
+    first, *_ = lines(run / "policy" / "checks.jsonl")
+    assert first["means"]["kl"] == pytest.approx(0, abs=1e-4)
+    assert (run / "improve" / f"{method}.jsonl").is_file()
