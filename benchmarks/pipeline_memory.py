@@ -4,8 +4,9 @@
 
 The run is sft, rollouts, an adapter reward model, best-of-N and the evaluation, on a GPT-2 of 124M
 random weights in float32. Beside it: three whole models (policy, reference, reward) of which one
-has an adapter in training, as the usual stack holds them. Each is a process of its own that imports
-the same libraries; their own memory is shown, and the ratios are given with and without it.
+has an adapter in training, as the usual stack holds them; and training the policy by rloo, in the
+batches of its SFT, beside that SFT. Each is a process of its own that imports the same libraries;
+their own memory is shown, and the ratios are given with and without it.
 """
 
 from __future__ import annotations
@@ -170,11 +171,59 @@ def whole_run(base: Path, watch: Watch) -> None:
             pipeline.advance(target)
 
 
+def trained_policy(base: Path) -> Any:
+    """A run, kept beside the base, whose policy is trained by rloo in the batches of its SFT."""
+    from demoalign.config import parse_recipe
+    from demoalign.pipeline import Pipeline
+
+    check = {"every": 2, "prompts": 4, "samples": 1}
+    rounds = {"rounds": 2, "prompts": 4, "samples_per_prompt": 4, "batch_size": BATCH}
+    rounds |= {"standardise": False}  # random weights say nothing that the reward tells apart
+    recipe = parse_recipe(
+        {
+            "name": "policy",
+            "output": str(base.parent / "runs"),
+            "model": {"base": str(base), "device": "cpu", "adapter": {"r": RANK}},
+            "demonstrations": {
+                "source": str(base / "demonstrations.jsonl"),
+                "test_fraction": 1 / 6,
+            },
+            "sft": {"batch_size": BATCH, "epochs": 1},
+            "rollouts": {"max_new_tokens": COMPLETION, "batch_size": SAMPLES},
+            "reward": {"model": "density_ratio"},
+            "improve": {"method": "rloo", **rounds, "check": check},
+            "evaluation": {"n": SAMPLES},
+        }
+    )
+    return Pipeline(recipe)
+
+
+def up_to_sft(base: Path, watch: Watch) -> None:
+    """SFT alone."""
+    watch.enter("sft")
+    trained_policy(base).advance("sft")
+
+
+def up_to_reward(base: Path, watch: Watch) -> None:
+    """What rloo needs."""
+    watch.enter("reward")
+    trained_policy(base).advance("reward")
+
+
+def up_to_policy(base: Path, watch: Watch) -> None:
+    """The training by rloo alone, in a run that is done up to there."""
+    watch.enter("policy")
+    trained_policy(base).advance("policy")
+
+
 PROCESSES: dict[str, Callable[[Path, Watch], None] | None] = {
     "libraries": None,
     "base and adapter": one_adapter,
     "whole run": whole_run,
     "three models": three_models,
+    "sft": up_to_sft,
+    "before rloo": up_to_reward,
+    "rloo": up_to_policy,
 }
 
 
@@ -210,7 +259,7 @@ def measure(repeats: int, quick: bool = False) -> dict[str, float]:
         quick: with a model of two narrow layers, to see that it runs.
     """
     with TemporaryDirectory() as folder:
-        base = Path(folder)
+        base = Path(folder) / "base"
         in_process("make", base, *(["--quick"] if quick else []))
         peaks = {}
         for name in PROCESSES:
@@ -227,6 +276,8 @@ def measure(repeats: int, quick: bool = False) -> dict[str, float]:
     return {
         "peak_over_base_plus_adapter": peaks["whole run"] / unit,
         "separate_models_over_base_plus_adapter": peaks["three models"] / unit,
+        "rloo_over_sft": peaks["rloo"] / peaks["sft"],
+        "net_rloo_over_sft": net("rloo") / net("sft"),
         "net_peak_over_base_plus_adapter": net("whole run"),
         "net_separate_models_over_base_plus_adapter": net("three models"),
         **{f"{name.replace(' ', '_')}_mib": value for name, value in peaks.items()},
