@@ -12,7 +12,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pages import Row, bounds_of, cell, head, insert, interval, line, read_results
+from pages import (
+    OVER_PROMPTS,
+    Row,
+    bounds_of,
+    cell,
+    head,
+    insert,
+    interval,
+    line,
+    read_results,
+    with_seeds,
+)
+
+LEAST = 3
+"""Seeds from which on an interval over them says something."""
 
 ROOT = Path(__file__).parent
 PAGES = {
@@ -38,15 +52,23 @@ def policies(results: Row) -> list[str]:
         rows = [row for row in results["rows"] if row["dial"] == dial]
         rivals = [key for key in rows[0] if key.startswith("minus_")]
         bounds = bounds_of([row["golden"] for row in rows])
+        bounds = OVER_PROMPTS if results["seeds"] < LEAST else bounds
         titles = [f"minus {key.removeprefix('minus_').replace('_', ' ')}" for key in rivals]
         columns = ["golden reward", *titles, "KL", "tokens", "distinct pairs", "minutes", "stopped"]
         lines = head("" if dial is None else f"dial {dial:g}", columns)
         for row in rows:
             cells = [cell(row["golden"], bounds)]
-            cells += [cell(row[key], bounds, sign=True) for key in rivals]
+            cells += [difference(row[key], bounds) for key in rivals]
             lines.append(line(row["method"], [*cells, *facts(row)]))
         found.append("\n".join(lines))
     return found
+
+
+def difference(found: Row, bounds: str) -> str:
+    """With its interval, and each seed's where that interval is over prompts alone."""
+    if bounds == OVER_PROMPTS and found["value"]:
+        return with_seeds(found)
+    return cell(found, bounds, sign=True)
 
 
 def facts(row: Row) -> list[str]:
@@ -85,7 +107,7 @@ def iterations(results: Row) -> list[str]:
 def basis(results: Row) -> str:
     """What the numbers are of."""
     seeds, study = results["seeds"], results["study"]
-    kinds = "over seeds (Student's t)" if seeds > 1 else "over prompts, of one training"
+    kinds = "over seeds (Student's t)" if seeds >= LEAST else "over prompts; each seed"
     budget = f" {results['budget']:,} rollouts a training." if "budget" in results else ""
     return (
         f"Golden reward (at most 7) of samples on the test prompts, mean [95 % interval {kinds}], "

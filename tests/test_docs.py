@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
         ("critic.py", "critic.json", "critic.svg"),
         ("alarm.py", "alarm.json", "alarm.svg"),
         ("heterogeneity.py", "heterogeneity.json", "heterogeneity.svg"),
+        ("trained.py", "optimisers.json", None),
         ("rejection.py", "rejection.json", "rejection.svg"),
         ("discriminator.py", "discriminator.json", "discriminator.svg"),
         ("closed_form.py", "closed-form.json", "closed-form.svg"),

@@ -15,6 +15,7 @@ from demoalign.pipeline.miniature import miniature
 from demoalign.pipeline.miniature.families import FAMILIES, family_of
 from demoalign.pipeline.miniature.recipe import MOST
 from demoalign.policies.tokenizer import load_tokenizer
+from demoalign.report.words import decoded_name
 from tests.conftest import ModelFolder
 from tests.pipeline.runs import cli, lines_of, metrics_of, refusal
 
@@ -144,7 +145,7 @@ def test_what_a_miniature_reads(runs: dict[str, Path]) -> None:
     assert metrics_of(runs["tldr-pythia"], "preference_accuracy")
     card = (runs["tldr-pythia"] / "policy" / "README.md").read_text(encoding="utf-8")
     assert "# tldr-pythia-miniature: policy irl" in card
-    assert "| golden_reward | irl | 1 |" in card
+    assert f"| golden_reward | {decoded_name('irl', 'none')} | 1 |" in card
 
 
 def test_a_miniature_that_is_done_is_not_run_again(runs: dict[str, Path]) -> None:

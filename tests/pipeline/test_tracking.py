@@ -6,10 +6,11 @@ one interface, and notes what it is told.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,13 @@ Stand = Callable[[str], Path]
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     """Make a package of that name importable; returns the file of what it is told."""
+    importlib.import_module("trl.trainer.utils")  # it notes once and for all what is installed
+    made: list[str] = []
 
     def make(name: str) -> Path:
+        made.append(name)
         said = tmp_path / f"{name}.jsonl"
         package = tmp_path / "packages"
         package.mkdir(exist_ok=True)
@@ -50,7 +54,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
         monkeypatch.delitem(sys.modules, name, raising=False)
         return said
 
-    return make
+    yield make
+    for name in made:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture

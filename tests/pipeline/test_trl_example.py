@@ -46,9 +46,10 @@ def test_the_example_trains_a_policy(run: Path) -> None:
 def test_the_page_runs(run: Path) -> None:
     page = (ROOT / "docs" / "trl.md").read_text(encoding="utf-8")
     shown = re.findall(r"```python\n(.*?)```", page, re.S)
-    assert len(shown) == 2
+    assert len(shown) == 3
     names: dict[str, object] = {}
     for code in shown:
+        names.setdefault("policy", names.get("better"))
         exec(compile(code, "docs/trl.md", "exec"), names)
     assert moved(run / "sft", Path("runs/rloo")) > 1e-8
     assert isinstance(names["better"], da.Policy)

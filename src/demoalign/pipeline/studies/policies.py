@@ -47,7 +47,7 @@ BASELINES: tuple[dict[str, Any], ...] = (
 """The paper's three, and what is usually done with preferences once there is an SFT policy."""
 
 
-SFT_ONLY = ("token_weighting", "keep_checkpoints")
+SFT_ONLY = ("token_weighting", "keep_checkpoints", "packing")
 """Settings of the recipe's SFT that other trainings do not have."""
 
 
