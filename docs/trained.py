@@ -108,12 +108,13 @@ def basis(results: Row) -> str:
     """What the numbers are of."""
     seeds, study = results["seeds"], results["study"]
     kinds = "over seeds (Student's t)" if seeds >= LEAST else "over prompts; each seed"
+    note = f" {results['note']}" if "note" in results else ""
     budget = f" {results['budget']:,} rollouts a training." if "budget" in results else ""
     return (
         f"Golden reward (at most 7) of samples on the test prompts, mean [95 % interval {kinds}], "
         f"{seeds} {'seeds' if seeds > 1 else 'seed'}.{budget} KL from the SFT policy in nats an "
         f"answer; minutes of training on the machine that ran it, shared with other work. Printed "
-        f"by `demoalign study {study}` and `docs/trained.py`."
+        f"by `demoalign study {study}` and `docs/trained.py`.{note}"
     )
 
 

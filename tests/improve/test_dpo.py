@@ -16,11 +16,10 @@ from demoalign.errors import TrainingError
 from demoalign.improve.dpo import (
     TokenPair,
     dpo_trainer,
-    reference_logprobs,
     token_pairs,
     train_dpo,
 )
-from demoalign.improve.referred import ADAPTER
+from demoalign.improve.referred import ADAPTER, reference_logprobs
 from demoalign.policies import Backbone, Policy
 from demoalign.policies.policy import INITIAL
 from demoalign.rewards.comparisons import Answer, Comparison

@@ -17,10 +17,9 @@ from demoalign.improve.kto import (
     desirable_weight,
     examples_of,
     kto_trainer,
-    reference_logprobs,
     train_kto,
 )
-from demoalign.improve.referred import ADAPTER
+from demoalign.improve.referred import ADAPTER, reference_logprobs
 from demoalign.policies import Backbone, Policy
 from demoalign.policies.policy import INITIAL
 from demoalign.rewards.comparisons import Answer

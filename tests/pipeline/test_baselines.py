@@ -11,7 +11,8 @@ import pytest
 
 import demoalign as da
 from demoalign.errors import RecipeError
-from demoalign.improve.dpo import reference_logprobs, token_pairs
+from demoalign.improve.dpo import token_pairs
+from demoalign.improve.referred import reference_logprobs
 from demoalign.pipeline import Pipeline
 from demoalign.pipeline.comparing import comparisons_of
 from demoalign.pipeline.data import read_data

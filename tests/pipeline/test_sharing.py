@@ -176,6 +176,21 @@ def test_cards_hold_no_rows_and_no_paths(copy_of_run: CopyOfRun) -> None:
         assert not any(str(row.prompt) in text or row.completion in text for row in rows)
 
 
+def test_cards_hold_no_paths_of_any_depth(copy_of_run: CopyOfRun) -> None:
+    """Whom an adversarial training compares stands two sections deep, in a list."""
+    project = copy_of_run()
+    discriminator = {"positives": "policy:/home/me/strong", "negatives": ["policy:/home/me/weak"]}
+    recipe = yaml.safe_load((project.run / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe["improve"] = {"method": "adversarial", "discriminator": discriminator}
+    (project.run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    shutil.copytree(project.run / "sft", project.run / "policy")
+    (path,) = [each for each in write_cards(project.run) if each.parent.name == "policy"]
+    text = path.read_text(encoding="utf-8")
+    assert "positives: strong" in text
+    assert "- weak" in text
+    assert "/home/me" not in text
+
+
 def test_what_was_not_measured_is_said(copy_of_run: CopyOfRun) -> None:
     run = copy_of_run("evaluation").run
     (text,) = [path.read_text() for path in write_cards(run) if path.parent.name == "sft"]

@@ -12,7 +12,8 @@ import pytest
 
 from demoalign.config import SpinConfig
 from demoalign.errors import RecipeError
-from demoalign.improve.dpo import reference_logprobs, token_pairs
+from demoalign.improve.dpo import token_pairs
+from demoalign.improve.referred import reference_logprobs
 from demoalign.pipeline import Pipeline
 from demoalign.pipeline import spin as spinning
 from demoalign.pipeline.data import read_data

@@ -23,12 +23,9 @@ from demoalign.improve.referred import (
     Prepared,
     fit,
     make_trainer,
-    sequence_logprobs,
     trl_arguments,
 )
 from demoalign.policies.backbone import Backbone
-from demoalign.policies.last_hidden import Row
-from demoalign.policies.policy import Policy
 from demoalign.policies.training import refuse_nonfinite
 from demoalign.rewards.comparisons import Comparison
 
@@ -90,16 +87,6 @@ def token_pairs(
     return pairs, truncated
 
 
-def reference_logprobs(policy: Policy, pairs: Sequence[TokenPair]) -> Array:
-    """(B, 2) log-probabilities (nats) of positives and negatives under the reference policy."""
-    rows = [
-        Row(tuple(pair.prompt), tuple(side))
-        for pair in pairs
-        for side in (pair.positive, pair.negative)
-    ]
-    return sequence_logprobs(policy, rows).reshape(-1, 2)
-
-
 def train_dpo(
     backbone: Backbone,
     adapter: str | None,
@@ -118,7 +105,7 @@ def train_dpo(
         backbone: changed in place.
         adapter: `ADAPTER`, the only one on the backbone; None for full fine-tuning.
         pairs: token ids.
-        reference: (B, 2) of `reference_logprobs`.
+        reference: (B, 2) of `referred.reference_logprobs`.
         config: beta, loss and optimiser.
         seed: of data order.
         folder: where resume points are kept while training runs.

@@ -7,6 +7,7 @@ they are.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from demoalign.config import IrlConfig
 from demoalign.improve.held_out import Asking, HeldOut
 from demoalign.improve.learner import load_state, policy_weights, restore_weights, save_state
-from demoalign.improve.optimise import CHECKS, ROUNDS, Summary
+from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary
 from demoalign.improve.selector import Selector
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.intervals import wilson
@@ -193,6 +194,7 @@ class _Loop:
         save_state(place / WEIGHTS, policy_weights(self.asking.policy))
         found = Iteration(number, wins / len(gaps), (low, high), len(gaps), step, check)
         write_json(place / DONE, asdict(found))
+        shutil.rmtree(place / "policy" / CHECKPOINTS, ignore_errors=True)  # of a finished step
 
     def _pairs(self, number: int, place: Path) -> list[Comparison]:
         """Demonstrations against samples of the policy, and of earlier ones if those count."""

@@ -28,12 +28,9 @@ from demoalign.improve.referred import (
     Prepared,
     fit,
     make_trainer,
-    sequence_logprobs,
     trl_arguments,
 )
 from demoalign.policies.backbone import Backbone
-from demoalign.policies.last_hidden import Row
-from demoalign.policies.policy import Policy
 from demoalign.policies.training import refuse_nonfinite
 from demoalign.records import Prompt
 from demoalign.rewards.comparisons import Answer
@@ -118,16 +115,6 @@ def examples_of(
             for (prompt, answer, is_good), other in zip(batch, others, strict=True)
         ]
     return examples, truncated
-
-
-def reference_logprobs(policy: Policy, examples: Sequence[Example]) -> Array:
-    """(B, 2) log-probabilities (nats) of each prompt's answer and of the other prompt's answer."""
-    rows = [
-        Row(tuple(each.prompt), tuple(side))
-        for each in examples
-        for side in (each.completion, each.other)
-    ]
-    return sequence_logprobs(policy, rows).reshape(-1, 2)
 
 
 def train_kto(

@@ -14,7 +14,7 @@ from demoalign.demonstrations.render import Rendered
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.held_out import Asking, HeldOut, facts_of, mean_known
 from demoalign.improve.learner import load_state, policy_weights, restore_weights, save_state
-from demoalign.improve.optimise import CHECKS, ROUNDS, Summary
+from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.policies.sft import train_sft
 from demoalign.rollouts.engine import PromptSpec
@@ -51,7 +51,7 @@ def train_raft(
     best, why = policy_weights(policy), None
 
     for number in range(config.rounds + 1):
-        place = folder / "checkpoints" / f"round-{number}"
+        place = folder / CHECKPOINTS / f"round-{number}"
         if not (place / DONE).is_file():
             noted = {}
             if number > 0:
@@ -94,7 +94,7 @@ def _round(
     rows = [Rendered(list(row.prompt), list(row.completion)) for row in chosen]
     policy = asking.policy
     found = train_sft(policy.backbone, policy.adapter, rows, config, seed, folder, "improve")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     best = np.nanmax(np.where(np.isfinite(scores), scores, -np.inf).reshape(-1, said.per_prompt), 1)
     return {
         "reward": mean_known(scores),

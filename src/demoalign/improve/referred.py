@@ -49,6 +49,18 @@ def sequence_logprobs(policy: Policy, rows: Sequence[Row]) -> Array:
     return np.array([float(known.values.sum()) for known in completion_logprobs(policy, rows)])
 
 
+def reference_logprobs(policy: Policy, rows: Sequence[Sequence[Any]]) -> Array:
+    """(B, 2) log-probabilities (nats) of two completions of each prompt.
+
+    Args:
+        policy: the reference.
+        rows: token ids of a prompt and of two completions, and whatever else: DPO's pairs, KTO's
+            examples.
+    """
+    read = [Row(tuple(row[0]), tuple(side)) for row in rows for side in row[1:3]]
+    return sequence_logprobs(policy, read).reshape(-1, 2)
+
+
 def trl_arguments(
     config: BaselineBase, backbone: Backbone, seed: int, rows: int, folder: Path
 ) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from demoalign.config import (
     SpinConfig,
 )
 from demoalign.demonstrations.render import render
-from demoalign.improve.dpo import reference_logprobs, token_pairs, train_dpo
+from demoalign.improve.dpo import token_pairs, train_dpo
 from demoalign.improve.kto import examples_of, train_kto
-from demoalign.improve.kto import reference_logprobs as kto_logprobs
+from demoalign.improve.referred import reference_logprobs
 from demoalign.pipeline.comparing import answers_to, comparisons_of, labelled_pairs
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.improving import answer_tests, store_logprobs
@@ -105,7 +105,7 @@ def _train_kto(recipe: Recipe, config: KtoConfig, run: Path, models: Models, fol
     settings = within_context(config, reference.backbone)
     tokenizer = reference.backbone.tokenizer
     examples, truncated = examples_of(tokenizer, good, bad, settings, recipe.seed)
-    logprobs = kto_logprobs(reference, examples)
+    logprobs = reference_logprobs(reference, examples)
     del reference
     backbone, adapter = trainable(recipe, config.start, run, models)
     given = examples, logprobs, settings, recipe.seed, folder, truncated

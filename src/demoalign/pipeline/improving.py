@@ -14,6 +14,7 @@ from demoalign.config import (
     policies_of,
 )
 from demoalign.demonstrations.render import Rendered, render_prompt
+from demoalign.improve.referred import sequence_logprobs
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.measure import LOGPROBS, SFT_LOGPROB, test_rows
 from demoalign.pipeline.models import Models
@@ -21,7 +22,6 @@ from demoalign.pipeline.sampling import specs_of
 from demoalign.pipeline.sources import Source, improved_sources
 from demoalign.pipeline.training import store_policy, within_context
 from demoalign.policies.last_hidden import Row
-from demoalign.policies.logprobs import completion_logprobs
 from demoalign.policies.policy import Policy
 from demoalign.policies.sft import train_sft
 from demoalign.records import Prompt, Rollout, Score, write_records
@@ -87,7 +87,7 @@ def store_logprobs(
     prompts = {row.id: row.prompt for row in test_rows(recipe, run)}
     sampled = [each for each in sources if not each.is_greedy]
     rollouts = [each for source in sampled for each in read_rollouts(run / source.path)]
-    known = sequence_logprobs(models.sft(), prompts, rollouts)
+    known = rollout_logprobs(models.sft(), prompts, rollouts)
     scores = [
         Score(rollout.id, SFT_LOGPROB, value)
         for rollout, value in zip(rollouts, known, strict=True)
@@ -95,7 +95,7 @@ def store_logprobs(
     write_records(folder / LOGPROBS, scores)
 
 
-def sequence_logprobs(
+def rollout_logprobs(
     policy: Policy, prompts: Mapping[str, Prompt], rollouts: Sequence[Rollout]
 ) -> list[float]:
     """log pi(y|x) in nats of just the tokens that were sampled."""
@@ -104,14 +104,15 @@ def sequence_logprobs(
         Row(tuple(render_prompt(tokenizer, prompts[each.prompt_id])), tuple(each.token_ids))
         for each in rollouts
     ]
-    return [float(known.values.sum()) for known in completion_logprobs(policy, rows)]
+    found: list[float] = sequence_logprobs(policy, rows).tolist()
+    return found
 
 
 def log_ratios_to(
     policy: Policy, prompts: Mapping[str, Prompt], rollouts: Sequence[Rollout]
 ) -> list[float]:
     """log of what sampled each rollout over the policy, nats; the mean estimates their KL."""
-    known = sequence_logprobs(policy, prompts, rollouts)
+    known = rollout_logprobs(policy, prompts, rollouts)
     return [
         (rollout.logprob or 0.0) - value for rollout, value in zip(rollouts, known, strict=True)
     ]

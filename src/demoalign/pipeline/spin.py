@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from demoalign.config import BASELINE, DpoConfig, Recipe, SpinConfig
-from demoalign.improve.dpo import DpoSummary, reference_logprobs, token_pairs, train_dpo
+from demoalign.improve.dpo import DpoSummary, token_pairs, train_dpo
+from demoalign.improve.referred import reference_logprobs
 from demoalign.pipeline.comparing import answers_by_prompt
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.models import Models, policy_folder

@@ -217,12 +217,16 @@ PRIVATE = ("preferences", "positives", "negatives", "include")
 
 
 def _private(section: Mapping[str, Json]) -> dict[str, Json]:
-    found = dict(section)
-    found.pop("endpoint", None)
-    for key in PRIVATE:
-        if isinstance(found.get(key), str):
-            found[key] = _shown(text_of(found[key]))
-    return found
+    return {key: _hidden(key, value) for key, value in section.items() if key != "endpoint"}
+
+
+def _hidden(key: str, value: Json) -> Json:
+    """A value without folders of this machine, and so all that is in it."""
+    if isinstance(value, Mapping):
+        return _private(value)
+    if isinstance(value, list | tuple):
+        return [_hidden(key, item) for item in value]
+    return _shown(value) if key in PRIVATE and isinstance(value, str) else value
 
 
 def _without_null(value: Json) -> Json:
