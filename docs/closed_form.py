@@ -16,7 +16,17 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import Row, head, insert, interval, line, read_results, save, with_seeds
+from pages import (
+    Row,
+    head,
+    insert,
+    interval,
+    line,
+    printed_by,
+    read_results,
+    save,
+    with_seeds,
+)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -204,7 +214,7 @@ def _basis(study: Study) -> str:
     return (
         f"Golden reward (at most 7), mean [95 % interval], {seeds} seeds from {first}; intervals "
         "by bootstrap over prompts, which do not include how trainings differ (the seeds show "
-        "that). Printed by `demoalign study closed-form` and `docs/closed_form.py`."
+        f"that). {printed_by(study.plain)}"
     )
 
 

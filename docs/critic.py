@@ -14,7 +14,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import INTERVALS, Row, bounds_of, cell, head, insert, line, read_results, save
+from pages import (
+    INTERVALS,
+    Row,
+    bounds_of,
+    cell,
+    head,
+    insert,
+    line,
+    printed_by,
+    read_results,
+    save,
+)
 
 HERE = Path(__file__).parent
 OUTCOMES = {"win": "#0072b2", "tie": "#bbbbbb", "lose": "#d55e00"}
@@ -96,7 +107,7 @@ def _basis(study: Study) -> str:
         f"Critic: {study.plain['critic']}. Fractions of pairs of answers with 95 % intervals, "
         f"{seeds} seed{'s' if seeds > 1 else ''}, paired by prompt; best of {study.n} is at most "
         f"{study.plain['kl_bound']:.1f} nats from the SFT policy. {INTERVALS[study.bounds]}. "
-        "Printed by `demoalign study critic` and `docs/critic.py`."
+        f"{printed_by(study.plain)}"
     )
 
 

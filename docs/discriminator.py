@@ -19,7 +19,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import insert, interval, save
+from pages import (
+    insert,
+    interval,
+    printed_by,
+    save,
+)
 
 HERE = Path(__file__).parent
 LABELS = {"full": "`full`", "adapter": "`adapter`", "head": "`head`", "table": "counts alone"}
@@ -120,7 +125,7 @@ def _basis(study: Row) -> str:
         "endless held-out data, of which log 2 - JS is the least. `full` and `adapter`: "
         f"{training['epochs']} epochs in batches of {training['batch']} pairs, at least "
         f"{training['least_steps']} steps. Counts alone: one logit a completion, smoothed by one "
-        "half. Printed by `demoalign study discriminator` and `docs/discriminator.py`."
+        f"half. {printed_by(study)}"
     )
 
 

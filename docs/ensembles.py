@@ -14,7 +14,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import OVER_PROMPTS, Row, cell, head, insert, line, read_results, save
+from pages import (
+    OVER_PROMPTS,
+    Row,
+    cell,
+    head,
+    insert,
+    line,
+    printed_by,
+    read_results,
+    save,
+)
 
 HERE = Path(__file__).parent
 SHOWN = (4, 16, 64)
@@ -57,7 +67,7 @@ def _basis(study: Row) -> str:
         f"Golden reward of the best of N, mean [95 % interval over prompts], {study['seeds']} "
         f"seeds; ensembles of {study['members']}, whose members stand for single models. Golden "
         "fell: in how many runs (for single models: members of runs), and where it was best in "
-        "those. Printed by `demoalign study ensembles` and `docs/ensembles.py`."
+        f"those. {printed_by(study)}"
     )
 
 

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import Row, head, insert, line, read_results, save
+from pages import (
+    Row,
+    head,
+    insert,
+    line,
+    printed_by,
+    read_results,
+    save,
+)
 
 HERE = Path(__file__).parent
 DRAWN = {
@@ -75,8 +83,7 @@ def _verdicts(study: Row) -> list[str]:
 def _basis(study: Row) -> str:
     return (
         f"Means over {study['seeds']} seeds (each seed's in brackets); below, golden reward of "
-        "what each reward chooses at the largest n, the best in bold. Printed by `demoalign study "
-        "heterogeneity` and `docs/heterogeneity.py`."
+        f"what each reward chooses at the largest n, the best in bold. {printed_by(study)}"
     )
 
 

@@ -23,6 +23,9 @@ INTERVALS = {
 }
 """What is said of the two kinds of intervals that a study has."""
 
+TRAINED = ("optimisers", "irl", "adversarial", "stabilisers")
+"""Studies of trained policies, which one script writes."""
+
 STYLES = {
     "demonstrations": ("#777777", "_"),
     "sft": ("#bbbbbb", "."),
@@ -86,6 +89,19 @@ def with_seeds(found: Mapping[str, Any], bounds: str = OVER_PROMPTS) -> str:
     """A difference with its interval, and each seed's."""
     seeds = ", ".join(f"{value:+.2f}" for value in found["by_seed"])
     return f"{cell(found, bounds, sign=True)}; {seeds}"
+
+
+def printed_by(study: Row) -> str:
+    """How a study's section ends: what prints it, with what set, and what else has to be said."""
+    name = study["study"]
+    changed = "".join(f" --set {each}" for each in study.get("set", []))
+    note = f" {study['note']}" if "note" in study else ""
+    return f"Printed by `demoalign study {name}{changed}` and `docs/{script_of(name)}.py`.{note}"
+
+
+def script_of(study: str) -> str:
+    """The script of a study's tables."""
+    return "trained" if study in TRAINED else study.replace("-", "_")
 
 
 def head(first: str, columns: Sequence[str]) -> list[str]:

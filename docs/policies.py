@@ -14,7 +14,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import INTERVALS, Row, bounds_of, cell, head, insert, line, read_results, save
+from pages import (
+    INTERVALS,
+    Row,
+    bounds_of,
+    cell,
+    head,
+    insert,
+    line,
+    printed_by,
+    read_results,
+    save,
+)
 
 HERE = Path(__file__).parent
 LABELS = {
@@ -91,8 +102,7 @@ def _basis(study: Study) -> str:
     return (
         f"Golden reward (at most 7), mean [95 % interval], {seeds} "
         f"seed{'s' if seeds > 1 else ''}; differences and wins are paired by prompt, a tie counts "
-        f"one half. {INTERVALS[study.bounds]}. Printed by `demoalign study policies` and "
-        "`docs/policies.py`."
+        f"one half. {INTERVALS[study.bounds]}. {printed_by(study.plain)}"
     )
 
 

@@ -19,7 +19,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import insert, interval, save
+from pages import (
+    insert,
+    interval,
+    printed_by,
+    save,
+)
 
 HERE = Path(__file__).parent
 COLOURS = {"early": "#0072b2", "default": "#d55e00", "late": "#009e73"}
@@ -101,8 +106,7 @@ def _basis(study: Row) -> str:
         f"{interval(sample['value'], sample['ci95'])}, of full best of {study['n']} "
         f"{interval(best['value'], best['ci95'])}. Means with 95 % intervals, paired by prompt: "
         "bootstrap over prompts, Wilson for the winners. Candidates that survived and were not "
-        f"what full best-of-N had sampled: {other} at any setting. Printed by `demoalign "
-        "study rejection` and `docs/rejection.py`."
+        f"what full best-of-N had sampled: {other} at any setting. {printed_by(study)}"
     )
 
 

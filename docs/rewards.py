@@ -23,6 +23,7 @@ from pages import (
     head,
     insert,
     line,
+    printed_by,
     read_results,
     save,
     style_of,
@@ -87,8 +88,7 @@ def _basis(study: Study) -> str:
     prompts = study.plain["rows"][0]["prompts"]
     return (
         f"Golden reward (at most 7), mean [95 % interval], {study.plain['seeds']} seeds, {prompts} "
-        f"test prompts a dial. {INTERVALS[study.bounds]}. Printed by `demoalign study rewards` and "
-        "`docs/rewards.py`."
+        f"test prompts a dial. {INTERVALS[study.bounds]}. {printed_by(study.plain)}"
     )
 
 

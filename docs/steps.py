@@ -10,7 +10,18 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import INTERVALS, Row, bounds_of, cell, head, insert, line, save, style_of
+from pages import (
+    INTERVALS,
+    Row,
+    bounds_of,
+    cell,
+    head,
+    insert,
+    line,
+    printed_by,
+    save,
+    style_of,
+)
 
 HERE = Path(__file__).parent
 POLICIES = ("initial", "demonstrations", "sft", "sft, greedy")
@@ -69,7 +80,7 @@ def write(study: Steps, name: str, extra: Sequence[str] = ()) -> None:
     lines += [*_table(study, "golden", "golden reward"), ""]
     for key, title in DIFFERENCES.items():
         lines += [*_table(study, key, title), ""]
-    lines += [*extra, _basis(study, name)]
+    lines += [*extra, _basis(study)]
     insert(HERE / "studies.md", name, "\n".join(lines))
     _draw(study, HERE / "images" / f"{name}.svg")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -87,12 +98,12 @@ def _table(study: Steps, key: str, title: str) -> list[str]:
     return lines
 
 
-def _basis(study: Steps, name: str) -> str:
+def _basis(study: Steps) -> str:
     seeds = study.plain["seeds"]
     return (
         f"Golden reward (at most 7), mean [95 % interval], {seeds} "
         f"seed{'s' if seeds > 1 else ''}; differences are paired by prompt. "
-        f"{INTERVALS[study.bounds]}. Printed by `demoalign study {name}` and `docs/{name}.py`."
+        f"{INTERVALS[study.bounds]}. {printed_by(study.plain)}"
     )
 
 

@@ -21,6 +21,7 @@ from pages import (
     insert,
     interval,
     line,
+    printed_by,
     read_results,
     with_seeds,
 )
@@ -106,15 +107,14 @@ def iterations(results: Row) -> list[str]:
 
 def basis(results: Row) -> str:
     """What the numbers are of."""
-    seeds, study = results["seeds"], results["study"]
+    seeds = results["seeds"]
     kinds = "over seeds (Student's t)" if seeds >= LEAST else "over prompts; each seed"
-    note = f" {results['note']}" if "note" in results else ""
     budget = f" {results['budget']:,} rollouts a training." if "budget" in results else ""
     return (
         f"Golden reward (at most 7) of samples on the test prompts, mean [95 % interval {kinds}], "
         f"{seeds} {'seeds' if seeds > 1 else 'seed'}.{budget} KL from the SFT policy in nats an "
-        f"answer; minutes of training on the machine that ran it, shared with other work. Printed "
-        f"by `demoalign study {study}` and `docs/trained.py`.{note}"
+        "answer; minutes of training on the machine that ran it, shared with other work. "
+        f"{printed_by(results)}"
     )
 
 

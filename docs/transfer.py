@@ -15,7 +15,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import INTERVALS, Row, bounds_of, cell, head, insert, line, read_results, save, style_of
+from pages import (
+    INTERVALS,
+    Row,
+    bounds_of,
+    cell,
+    head,
+    insert,
+    line,
+    printed_by,
+    read_results,
+    save,
+    style_of,
+)
 
 HERE = Path(__file__).parent
 PLAIN = {
@@ -119,8 +131,7 @@ def _basis(study: Study) -> str:
     return (
         f"Golden reward (at most 7), mean [95 % interval], {seeds} "
         f"seed{'s' if seeds > 1 else ''}, both halves pooled ({halves}); differences are paired by "
-        f"prompt. {INTERVALS[study.bounds]}. Printed by `demoalign study transfer` and "
-        "`docs/transfer.py`."
+        f"prompt. {INTERVALS[study.bounds]}. {printed_by(study.plain)}"
     )
 
 

@@ -104,8 +104,9 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            help="rewards, critic, quality, transfer, amount, rejection, discriminator or "
-            "closed-form."
+            help="policies, rewards, critic, quality, transfer, amount, closed-form, alarm, "
+            "heterogeneity, ensembles, optimisers, adversarial, stabilisers, irl, rejection or "
+            "discriminator."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Where results.json goes.")],
@@ -123,19 +124,20 @@ def study(
 ) -> None:
     """Ask a question of the embedded world, or of your own models, over seeds.
 
-    `rewards` repeats the paper's comparison of reward models (Figure 4), in the embedded world at
-    three dials; `critic` has its answers compared in pairs (Table 2); `quality` degrades the
-    demonstrations step by step; `transfer` tests reward models on families of faults that they
-    were not trained on; `amount` trains on 10 to 10,000 demonstrations; `rejection` asks what
-    stopping candidates early saves and loses; `discriminator` how close training comes to the
-    reward in closed form, on two policies whose completions can all be written down; `closed-form`
-    where that reward and decoding by it hold, and where they fail. `rewards`, `critic` and
-    `amount` take demonstrations of any source.
+    Policies: `policies` compares ways of training on what is at hand (the paper's Figure 3),
+    `optimisers` ways of training against one reward, `adversarial` divergences, `stabilisers` what
+    keeps those stable, `irl` reward and policy in turns. Rewards: `rewards` compares reward models
+    (Figure 4), `critic` has answers compared in pairs (Table 2), `closed-form` asks where the
+    reward in closed form holds, `discriminator` how close training comes to it, `ensembles`
+    whether several models doubt better than one. Demonstrations: `quality` degrades them, `amount`
+    takes 10 to 10,000, `transfer` leaves families of faults out. Warnings: `alarm` and
+    `heterogeneity` hold the report's diagnostics against the truth; `rejection` asks what stopping
+    candidates early loses.
 
     Example: `demoalign study rewards --seeds 3 --output runs/rewards`
     """
     from demoalign.pipeline.studies import run_study
 
     asked = load_recipe(recipe or shipped("quickstart"), overrides or [])
-    results = run_study(name, asked, seeds, output, runs_of)
+    results = run_study(name, asked, seeds, output, runs_of, overrides or [])
     finish({"study": name, "results": str(results)}, as_json)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from demoalign.cli.stored import study
 from demoalign.config import EvaluationConfig, Recipe
 from demoalign.errors import RecipeError
 from demoalign.evaluation.measured import Array, Measured
 from demoalign.improve import expected_best_of_n
 from demoalign.pipeline.measure import load_measured
+from demoalign.pipeline.studies import STUDIES, rewards, run_study
 from demoalign.pipeline.studies import critic as critics
-from demoalign.pipeline.studies import rewards, run_study
 from demoalign.pipeline.studies.critic import compared_n
 from demoalign.pipeline.studies.worlds import lean
 from tests.pipeline.runs import lines_of
@@ -97,6 +99,11 @@ def test_win_rates_and_normalised_rewards(rows: Any, runs: list[Measured]) -> No
 def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"must be one of policies, rewards, .*, found 'nothing'"):
         run_study("nothing", miniature(), 1, tmp_path)
+
+
+def test_the_command_names_all_studies() -> None:
+    argument = get_args(get_type_hints(study, include_extras=True)["name"])[1]
+    assert set(re.findall(r"[a-z][a-z-]+", argument.help)) - {"or"} == set(STUDIES)
 
 
 def test_the_script_writes_tables_between_the_markers(

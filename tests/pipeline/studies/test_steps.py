@@ -23,7 +23,7 @@ def by_quality(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "QUALITIES", (1.0, 0.0))
-        run_study("quality", miniature("init-sft"), 1, folder)
+        run_study("quality", miniature("init-sft"), 1, folder, changed=["sft.epochs=1"])
     return folder
 
 
@@ -57,6 +57,13 @@ def test_worse_demonstrations_and_the_same_prompts(by_quality: Path) -> None:
     for mine, its in zip(whole, poor, strict=True):
         assert [row.prompt for row in mine] == [row.prompt for row in its]
         assert [row.completion for row in mine] != [row.completion for row in its]
+
+
+def test_what_was_set_is_recorded_and_said(by_quality: Path, tmp_path: Path) -> None:
+    results = by_quality / "results.json"
+    assert read(results)["set"] == ["sft.epochs=1"]
+    docs = written("quality.py", results, tmp_path)
+    assert "`demoalign study quality --set sft.epochs=1`" in section(docs, "quality")
 
 
 def test_what_is_done_is_not_run_again(by_quality: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ STUDIES: Mapping[str, Study] = {
 
 
 def run_study(
-    name: str, recipe: Recipe, seeds: int, output: Path, runs_of: Path | None = None
+    name: str,
+    recipe: Recipe,
+    seeds: int,
+    output: Path,
+    runs_of: Path | None = None,
+    changed: Sequence[str] = (),
 ) -> Path:
     """Run a study and store what it found.
 
@@ -62,6 +67,7 @@ def run_study(
         seeds: how many, from 0.
         output: gets ``results.json``, and ``runs/`` unless ``runs_of`` is given.
         runs_of: folder of another study, whose ``runs/`` are used and added to.
+        changed: what was set in the recipe, ``section.key=value``, for the record.
 
     Returns:
         The path of results.json.
@@ -73,5 +79,5 @@ def run_study(
         raise RecipeError(f"study: must be one of {', '.join(STUDIES)}, found {name!r}")
     found = STUDIES[name](recipe, seeds, runs_of or output)
     path = output / "results.json"
-    write_json(path, {"schema": 1, "study": name, "seeds": seeds, **found})
+    write_json(path, {"schema": 1, "study": name, "seeds": seeds, "set": [*changed], **found})
     return path
