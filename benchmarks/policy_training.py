@@ -72,6 +72,8 @@ def our_loop(folder: Path) -> Loop:
         learning_rate=RATE,
         beta=BETA,
         batch_size=PROMPTS * ANSWERS,
+        passes=1,
+        minibatches=1,
     )
     held_out = HeldOut([], CheckConfig(), 0)
     return Loop(Training(asking, specs, held_out, config, 0), FixedReward(Length()), folder)

@@ -71,11 +71,23 @@ class RoundsConfig(Section):
     """Answers to each test prompt that are measured, beside the greedy one."""
 
 
-class GroupedConfig(RoundsConfig):
+class AgainstConfig(RoundsConfig):
+    """What maximises a ``reward`` of the recipe that stays as it is.
+
+    Where its tokens have rewards, a run of ``repeats`` tokens that the answer has had before loses
+    what it would earn: a sum over tokens would pay for saying a good sentence again. None pays.
+    """
+
+    reward: Name | None = None
+    repeats: PositiveInt | None = 4
+    passes: PositiveInt = 2
+    minibatches: PositiveInt = 2
+
+
+class GroupedConfig(AgainstConfig):
     """What compares the samples of a prompt with each other."""
 
     method: str
-    reward: Name | None = None
 
     @model_validator(mode="after")
     def _needs_others(self) -> GroupedConfig:
@@ -99,7 +111,7 @@ class GrpoConfig(GroupedConfig):
     method: Literal["grpo"] = "grpo"
 
 
-class PpoConfig(RoundsConfig):
+class PpoConfig(AgainstConfig):
     """Clipped surrogate with a learned value function (Schulman et al., 2017).
 
     ``decay`` is lambda of generalised advantages; ``value_learning_rate`` is the value head's,
@@ -107,9 +119,6 @@ class PpoConfig(RoundsConfig):
     """
 
     method: Literal["ppo"] = "ppo"
-    reward: Name | None = None
-    passes: PositiveInt = 2
-    minibatches: PositiveInt = 2
     decay: Annotated[float, Field(ge=0, le=1)] = 0.95
     value_learning_rate: Positive = 3e-3
     value_clip: Positive = 0.5
@@ -119,7 +128,7 @@ class RaftConfig(SftConfig):
     """Fine-tuning on the best of n of one's own samples, in rounds (Dong et al., 2023).
 
     Each of ``rounds`` answers ``train_prompts`` training prompts ``samples_per_prompt`` times and
-    learns the answer that the reward likes best.
+    learns the answer that the reward likes best; ``unfinished`` and ``repeats`` as above.
     """
 
     method: Literal["raft"] = "raft"
@@ -128,6 +137,7 @@ class RaftConfig(SftConfig):
     samples_per_prompt: PositiveInt = 16
     train_prompts: PositiveInt | None = None
     unfinished: NonNegative = 1.0
+    repeats: PositiveInt | None = 4
     check: CheckConfig = CheckConfig(every=1)
     samples: PositiveInt = 4
 

@@ -47,6 +47,15 @@ class Said:
         gaps: Array = np.array(own) - np.array([each.sum() for each in self.reference])
         return gaps
 
+    def once(self, rewards: Sequence[Array], size: int | None) -> list[Array]:
+        """Rewards (T,) of tokens, below 0 for what an answer says again (see `repeated`)."""
+        if size is None:
+            return list(rewards)
+        return [
+            np.where(repeated(row.completion, size), -np.abs(each), each)
+            for row, each in zip(self.rows, rewards, strict=True)
+        ]
+
     def shaped(
         self, rewards: Sequence[Array], clip: float | None, unfinished: float
     ) -> list[Array]:
@@ -56,6 +65,17 @@ class Said:
             if not is_finished:
                 each[-1:] -= unfinished
         return found
+
+
+def repeated(ids: Sequence[int], size: int) -> NDArray[np.bool_]:
+    """(T,) which tokens belong to a run of ``size`` tokens that begins earlier in the text too."""
+    found, seen = np.zeros(len(ids), dtype=np.bool_), set[tuple[int, ...]]()
+    for end in range(size, len(ids) + 1):
+        run = tuple(ids[end - size : end])
+        if run in seen:
+            found[end - size : end] = True
+        seen.add(run)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,12 @@ def against(
         reward: that is maximised.
         is_of_reference: whether it compares the reference policy with another one.
     """
-    found = FixedReward(reward, is_of_reference=is_of_reference, unfinished=config.unfinished)
+    found = FixedReward(
+        reward,
+        is_of_reference=is_of_reference,
+        unfinished=config.unfinished,
+        repeats=config.repeats,
+    )
     if isinstance(config, RaftConfig):
         return _raft(setting, config, _standardised(setting, found))
     knows_tokens = isinstance(reward, DensityRatio) and not isinstance(config, GrpoConfig)

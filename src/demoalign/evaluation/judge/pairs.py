@@ -22,7 +22,7 @@ INSTRUCTION = (
     "its letter and nothing else."
 )
 FAKES: dict[Kind, str] = {"empty": "", "colon": ":", "instruction": INSTRUCTION}
-"""Answers that are worth nothing: a judge that prefers one can be had with it."""
+"""Answers that are worth nothing: a judge that prefers one is fooled by it."""
 
 CONTROLS: tuple[Kind, ...] = (*FAKES, ITSELF)
 ORDERS = (0, 1)
