@@ -471,6 +471,17 @@ def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_another_method_over_the_keys_of_one(tmp_path: Path) -> None:
+    path = write_base(tmp_path, improve={"method": "extrapolate", "strength": 4})
+    with pytest.raises(RecipeError, match=r"improve\.strength: unknown key") as caught:
+        load_recipe(path, ["improve.method=ppo"])
+    assert str(caught.value).endswith(
+        "The recipe's improve has keys of another method. "
+        "--set 'improve={method: ppo}' begins it anew."
+    )
+    assert load_recipe(path, ["improve={method: ppo}"]).improve.method == "ppo"
+
+
 def read_back(recipe: Recipe) -> Recipe:
     return parse_recipe(yaml.safe_load(dump_recipe(recipe)))
 

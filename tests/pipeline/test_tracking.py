@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from demoalign.improve.optimise import optimise
 from demoalign.policies.tracking import TOOLS, track, tracked
 from tests.conftest import ModelFolder
+from tests.improve.trainings import config_of, disturbed, reward, training_of
 from tests.pipeline.runs import Json, Project, cli, lines_of, make_project, refusal
 
 STAND_IN = """
@@ -115,3 +117,15 @@ def test_what_is_no_number_is_left_out(tmp_path: Path, stand_in: Stand) -> None:
         {"SFT/loss": 1.5, "step": 7},
         None,
     ]
+
+
+def test_rounds_and_checks_of_a_training(
+    tmp_path: Path, stand_in: Stand, model_folder: ModelFolder
+) -> None:
+    told = stand_in("trackio")
+    training = training_of(disturbed(model_folder("llama", "eos_only")), config_of(rounds=2))
+    with tracked("trackio", "run", tmp_path):
+        optimise(training, reward(), tmp_path / "policy", lambda: None)
+    logs: list[Json] = [each["log"] for each in lines_of(told) if "log" in each]
+    assert [each["step"] for each in logs if "rloo/reward" in each] == [1, 2]
+    assert [each["step"] for each in logs if "rloo check/kl" in each] == [0, 2]

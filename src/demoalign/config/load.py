@@ -67,7 +67,25 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"recipe {path}: must be a mapping of keys, found {type(raw).__name__}")
-    return parse_recipe(with_overrides(raw, overrides), str(path))
+    try:
+        return parse_recipe(with_overrides(raw, overrides), str(path))
+    except RecipeError as error:
+        raise RecipeError(f"{error}{_begin_anew(raw, overrides)}") from error
+
+
+def _begin_anew(raw: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """What to do where another method was set over the keys of the one before."""
+    hints = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, last = key.strip().rpartition(".")
+        written = raw.get(section)
+        if last == "method" and isinstance(written, dict) and written.keys() - {"method"}:
+            hints.append(
+                f"\n  The recipe's {section} has keys of another method. "
+                f"--set '{section}={{method: {value.strip()}}}' begins it anew."
+            )
+    return "".join(hints)
 
 
 def with_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary
 from demoalign.improve.selector import Selector
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.intervals import wilson
+from demoalign.policies.tracking import track
 from demoalign.records import Prompt
 from demoalign.rewards.comparisons import (
     Answer,
@@ -131,6 +132,7 @@ def iterate(
     while done < config.iterations and why is None:
         found = loop.iteration(done + 1)
         append_line(folder / ROUNDS, _line(found))
+        track(config.method, {"accuracy": found.accuracy}, found.number)
         if found.step is None:
             why = (
                 f"the reward model cannot tell the policy's samples from {config.reward.positives} "
@@ -141,6 +143,7 @@ def iterate(
         done += 1
         checks.append(found.check)
         append_line(folder / CHECKS, asdict(found.check))
+        track(f"{config.method} check", found.check.means, found.number)
         if best_check(checks, held_out.config) == len(checks) - 1:
             best = policy_weights(asking.policy)
         why = why_stop(checks, held_out.config, held_out.watched)

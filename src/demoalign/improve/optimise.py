@@ -30,6 +30,7 @@ from demoalign.improve.learner import (
 )
 from demoalign.improve.surrogate import lesson_of
 from demoalign.improve.watch import Check, best_check, why_stop
+from demoalign.policies.tracking import track
 from demoalign.progress import meter
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.store import append_line, read_json, write_json
@@ -161,6 +162,7 @@ class Loop:
                 noted = self._round(len(self.rounds))
                 self.rounds.append(noted)
                 append_line(self.folder / ROUNDS, noted)
+                track(config.method, noted, len(self.rounds))
                 done = len(self.rounds)
                 if done % config.check.every == 0 or done == config.rounds:
                     why = self._check()
@@ -215,6 +217,7 @@ class Loop:
         done = held_out.check(self.training.asking, self.reward.view, len(self.rounds), beta)
         self.checks.append(done)
         append_line(self.folder / CHECKS, asdict(done))
+        track(f"{config.method} check", done.means, len(self.rounds))
         if best_check(self.checks, self.training.held_out.config) == len(self.checks) - 1:
             self.best = policy_weights(self.training.asking.policy)
         return why_stop(self.checks, held_out.config, held_out.watched)

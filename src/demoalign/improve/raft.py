@@ -17,6 +17,7 @@ from demoalign.improve.learner import load_state, policy_weights, restore_weight
 from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.policies.sft import train_sft
+from demoalign.policies.tracking import track
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.store import append_line, read_json, write_json
 
@@ -57,6 +58,7 @@ def train_raft(
             if number > 0:
                 noted = _round(asking, reward, prompts, config, seed + 1_000_003 * number, place)
             done = held_out.check(asking, reward.view, number, 0.0)
+            track(f"{config.method} check", done.means, number)
             save_state(place / WEIGHTS, policy_weights(policy))
             write_json(place / DONE, {"noted": {"round": number} | noted, "check": asdict(done)})
         stored = read_json(place / DONE)
