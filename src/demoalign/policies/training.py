@@ -6,13 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from demoalign.config import OptimiserConfig
 from demoalign.errors import TrainingError
 from demoalign.policies.tracking import track
 from demoalign.processes import world
 from demoalign.progress import Meter
+
+CHECKPOINTING = (
+    "activation_checkpointing"
+    if hasattr(TrainingArguments, "activation_checkpointing")
+    else "gradient_checkpointing"
+)
+"""What transformers calls the argument: newer releases have another name."""
 
 
 def shared_arguments(
@@ -43,7 +50,7 @@ def shared_arguments(
         "use_cpu": on_cpu,
         "bf16": not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "fp16": False,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        CHECKPOINTING: config.gradient_checkpointing,
         "logging_steps": 10,
         "logging_nan_inf_filter": False,
         "report_to": "none",

@@ -18,7 +18,12 @@ from demoalign.errors import TrainingError
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.load import load_model
 from demoalign.policies.policy import Policy
-from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
+from demoalign.policies.training import (
+    CHECKPOINTING,
+    ProgressCallback,
+    refuse_nonfinite,
+    shared_arguments,
+)
 from demoalign.progress import meter
 from demoalign.rewards.comparisons import Comparison
 from demoalign.rewards.forms import choose_form
@@ -156,7 +161,7 @@ def pair_trainer(
     shared = shared_arguments(config, model.scorer.device, seed, folder)
     trainer = _trainer(config.loss, name)(
         model=model,
-        args=TrainingArguments(**{**shared, "gradient_checkpointing": False}, save_strategy="no"),
+        args=TrainingArguments(**{**shared, CHECKPOINTING: False}, save_strategy="no"),
         train_dataset=list(pairs),
         data_collator=collator,
     )
