@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from demoalign.config import METHODS, parse_recipe, policies_of, trained_policy
+from demoalign.config import (
+    METHODS,
+    RlooConfig,
+    parse_recipe,
+    policies_of,
+    reward_of,
+    trained_policy,
+)
 from demoalign.config.section import IMPROVED, TRAINED
 from demoalign.errors import RecipeError
 
@@ -53,6 +60,10 @@ def improve(**section: Any) -> Any:
             {"method": "irl", "reward": {"positives": "preferred"}},
             "reward.positives: must be demonstrations",
         ),
+        (
+            {"method": "irl", "step": {"method": "ppo", "level": "token"}},
+            "step.level: the reward that is learned judges whole answers",
+        ),
         ({"method": "raft", "check": {"collapse": 1.5}}, "improve.check.collapse"),
         (
             {"method": "irl", "step": {"method": "rloo", "betta": 1}},
@@ -74,6 +85,16 @@ def test_a_served_policy_cannot_be_trained() -> None:
     rollouts = {"engine": "openai", "endpoint": {"base_url": "http://localhost:1"}}
     with pytest.raises(RecipeError, match=r"improve\.method: rloo trains and samples by turns"):
         parse_recipe({**LEAST, "rollouts": rollouts, "improve": {"method": "rloo"}}, "test")
+
+
+def test_rewards_of_tokens_need_a_reward_that_has_them() -> None:
+    rewards = [{"model": "head"}, {"model": "density_ratio"}]
+    recipe = parse_recipe({**LEAST, "reward": rewards, "improve": {"method": "rloo"}}, "test")
+    asked = RlooConfig(level="token")
+    assert reward_of(recipe, asked).title == "density-ratio"
+    with pytest.raises(RecipeError, match=r"improve\.level: token needs .* found init-sft"):
+        reward_of(recipe, asked.model_copy(update={"reward": "init-sft"}))
+    assert reward_of(recipe, RlooConfig(reward="init-sft")).title == "init-sft"
 
 
 def test_every_method_that_trains_names_its_policy() -> None:

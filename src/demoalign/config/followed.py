@@ -5,7 +5,7 @@ from __future__ import annotations
 from demoalign.config.adversarial import AdversarialConfig
 from demoalign.config.improve import TrainedConfig
 from demoalign.config.irl import IrlConfig
-from demoalign.config.optimise import FixedRewardConfig, RaftConfig
+from demoalign.config.optimise import FixedRewardConfig, RaftConfig, RoundsConfig
 from demoalign.config.recipe import Recipe
 from demoalign.config.reward import RewardConfig
 from demoalign.errors import RecipeError
@@ -18,12 +18,20 @@ def reward_of(recipe: Recipe, config: FixedRewardConfig | RaftConfig) -> RewardC
     """The reward that a method is told to maximise: by default the one in closed form, if any.
 
     Raises:
-        RecipeError: there is no reward of that name.
+        RecipeError: there is no reward of that name, or it has no rewards of tokens where the
+            method needs them.
     """
+    closed = [each for each in recipe.reward if each.model == "density_ratio"]
     if config.reward is None:
-        closed = [each for each in recipe.reward if each.model == "density_ratio"]
-        return (closed or recipe.reward)[0]
-    return _named(recipe, config.reward, "improve.reward")
+        found = (closed or recipe.reward)[0]
+    else:
+        found = _named(recipe, config.reward, "improve.reward")
+    if isinstance(config, RoundsConfig) and config.level == "token" and found not in closed:
+        raise RecipeError(
+            f"improve.level: token needs a reward in closed form (model: density_ratio), found "
+            f"{found.title}, which judges whole answers; set level: trajectory"
+        )
+    return found
 
 
 def witness_of(recipe: Recipe, config: TrainedConfig) -> RewardConfig | None:

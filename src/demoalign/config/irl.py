@@ -71,6 +71,11 @@ class IrlConfig(Section):
                 "step.reward: the policy step follows the reward that is learned, found "
                 f"{self.step.reward!r}"
             )
+        if not isinstance(self.step, RaftConfig) and self.step.level == "token":
+            raise ValueError(
+                "step.level: the reward that is learned judges whole answers; must be auto or "
+                "trajectory, found 'token'"
+            )
         if self.reward.positives in ("preferred", "dispreferred"):
             raise ValueError(
                 "reward.positives: must be demonstrations, initial, sft or policy:FOLDER, found "
