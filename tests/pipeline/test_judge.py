@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from demoalign.evaluation.judge.pairs import CONTROLS
 from demoalign.pipeline import Pipeline
 from demoalign.records import Metric

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from demoalign.pipeline import Pipeline
 from tests.conftest import ModelFolder
 from tests.pipeline.runs import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from demoalign.policies import Policy, sampling_copy
 from tests.rollouts.remote import without_weights
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from transformers import AutoTokenizer
 
 from demoalign.config import RolloutsConfig
-from demoalign.endpoints.endpoint import Backoff
+from demoalign.endpoints.backoff import Backoff
 from demoalign.policies import Policy
 from demoalign.rollouts import PromptSpec
 from demoalign.rollouts.openai_engine import OpenAIEngine

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demoalign.endpoints.endpoint import KEY_VARIABLE, Backoff, retry_after
+from demoalign.endpoints.advice import KEY_VARIABLE
+from demoalign.endpoints.backoff import Backoff, retry_after
 from demoalign.errors import RolloutError
 from demoalign.policies import Policy
 from demoalign.rollouts.asking import request_seed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from demoalign.policies import Policy
 from demoalign.rollouts import PromptSpec
 from demoalign.rollouts.openai_engine import OpenAIEngine

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx2
 
 from demoalign.config import EndpointConfig, ServerConfig
+from demoalign.endpoints.advice import KEY_VARIABLE, POLICIES, Advice
+from demoalign.endpoints.backoff import Backoff, retry_after
 from demoalign.errors import RolloutError
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"
 """Sent where there is no key: servers of one's own take any, but many want one to be there."""
 
@@ -30,52 +26,6 @@ SHOWN = 500
 """Characters of a server's message that an error repeats."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What to do about a server that does not give what was asked for.
-
-    Attributes:
-        section: the recipe's section that names it.
-        request: what a request that it does not take (400, 422) may be changed by.
-        name: where the server's name of the model comes from.
-    """
-
-    section: str
-    request: str
-    name: str
-
-    def on(self, status: int) -> str:
-        """Advice on an answer's status."""
-        section = self.section
-        if status in {400, 422}:
-            return f"The server does not take this request; {self.request}"
-        if status in {401, 403}:
-            return f"Set {KEY_VARIABLE} to a key that the server accepts."
-        if status == 404:
-            return (
-                f"Check that {section}.base_url is the whole address of the API (it often ends in "
-                f"/v1) and that the server serves the model under this name; {self.name}"
-            )
-        return f"Check {section} and the server's own log."
-
-    @property
-    def given_up(self) -> str:
-        """Advice on a server that keeps failing."""
-        return (
-            f"Check that the server runs; {self.section}.retries, timeout and concurrency say how "
-            "hard it is pressed."
-        )
-
-
-POLICIES = Advice(
-    "rollouts.endpoint",
-    "rollouts.* has its settings. If it is the log-probabilities that it refuses, set "
-    "rollouts.endpoint.logprobs: false.",
-    "rollouts.endpoint.models gives each policy the name that it has there.",
-)
-"""On servers of policies."""
 
 
 class GivenUpError(RolloutError):
@@ -100,33 +50,6 @@ class _AgainError(Exception):
     def __init__(self, what: str, after: float | None = None) -> None:
         super().__init__(what)
         self.after = after
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait before asking again: exponential, with full jitter.
-
-    Attributes:
-        first: seconds that the first pause has at most; each further one twice as many.
-        most: seconds that no pause exceeds, unless the server asks for it.
-        asked_most: what a server's Retry-After is cut to.
-        sleep: waits.
-    """
-
-    first: float = 1.0
-    most: float = 60.0
-    asked_most: float = 300.0
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-
-    def seconds(self, failures: int, asked: float | None = None) -> float:
-        """The pause after the given number of failures (from 1) of one request.
-
-        Uniform in [0, min(most, first * 2^(failures - 1))]. After a Retry-After it is that long,
-        and up to ``first`` more so that not all come back at once.
-        """
-        if asked is not None:
-            return min(asked, self.asked_most) + random.uniform(0, self.first)
-        return random.uniform(0, min(self.most, self.first * 2.0 ** (failures - 1)))
 
 
 def api_key() -> str:
@@ -296,20 +219,6 @@ class Endpoint:
         if (answer := declined(response)) is not None:
             return answer
         raise self.refusal(self._asked(path, body), response)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After asks for, written as a number or as a date; None without one."""
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d+(\.\d*)?", text):
-        return float(text)
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
 
 
 def server_message(response: httpx2.Response) -> str:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from demoalign.config import JudgeConfig, Recipe, load_recipe
+from demoalign.endpoints.backoff import Backoff
 from demoalign.endpoints.cost import Estimate
-from demoalign.endpoints.endpoint import Backoff
 from demoalign.errors import RecipeError, StoreError
 from demoalign.evaluation.judge import Asked, Judge, Outcome, Pair, Template, load_template
 from demoalign.evaluation.judge import control_pairs as controls_of

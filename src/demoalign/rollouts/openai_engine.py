@@ -25,7 +25,8 @@ from typing import Any
 
 from demoalign.config import EndpointConfig, RolloutsConfig
 from demoalign.demonstrations.render import prompt_text
-from demoalign.endpoints.endpoint import Backoff, Endpoint, model_name
+from demoalign.endpoints.backoff import Backoff
+from demoalign.endpoints.endpoint import Endpoint, model_name
 from demoalign.errors import RecipeError, RolloutError
 from demoalign.policies.policy import Policy
 from demoalign.progress import meter

@@ -13,7 +13,7 @@ from demoalign.demonstrations import read_demonstrations
 from demoalign.demonstrations.collect.asking import IN_A_ROW, IN_A_ROW_AT_FIRST
 from demoalign.demonstrations.collect.server import Collection
 from demoalign.demonstrations.collect.template import PAPER
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from tests.demonstrations.files import jsonl
 from tests.demonstrators import COMPLETION_TOKENS, MODEL, answer_to, prompt_tokens
 from tests.pipeline.runs import Json, cli, lines_of, refusal

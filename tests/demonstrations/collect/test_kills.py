@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from tests.demonstrations.files import jsonl
 from tests.demonstrators import answer_to, last_question
 from tests.pipeline.runs import lines_of

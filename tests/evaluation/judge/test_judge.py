@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demoalign.config import JudgeConfig
-from demoalign.endpoints.endpoint import KEY_VARIABLE
+from demoalign.endpoints.advice import KEY_VARIABLE
 from demoalign.errors import EvaluationError
 from demoalign.evaluation.judge import (
     Answer,

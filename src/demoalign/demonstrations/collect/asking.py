@@ -17,15 +17,11 @@ from dataclasses import dataclass, field
 import httpx2
 
 from demoalign.config import ChatConfig
+from demoalign.endpoints.advice import Advice
+from demoalign.endpoints.backoff import Backoff
 from demoalign.endpoints.budget import Budget, cost_of_reply, most_of
 from demoalign.endpoints.chat import DECLINED, ChatRequest, Replies, Reply, ask_one, unanswered
-from demoalign.endpoints.endpoint import (
-    Advice,
-    Backoff,
-    Endpoint,
-    GivenUpError,
-    RefusedError,
-)
+from demoalign.endpoints.endpoint import Endpoint, GivenUpError, RefusedError
 from demoalign.endpoints.in_order import in_order
 from demoalign.errors import RolloutError
 from demoalign.progress import meter

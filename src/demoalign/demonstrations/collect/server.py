@@ -18,9 +18,9 @@ from demoalign.demonstrations.collect.asking import OVER, Course, ask_all
 from demoalign.demonstrations.collect.prompts import Asked, Prompts, read_prompts
 from demoalign.demonstrations.collect.results import REPLIES, Files, write_results
 from demoalign.demonstrations.collect.template import Template, load_template
+from demoalign.endpoints.backoff import Backoff
 from demoalign.endpoints.chat import DECLINED, FILTERED, ChatRequest, Replies, Reply, unanswered
 from demoalign.endpoints.cost import Estimate, cost_of, estimate_cost
-from demoalign.endpoints.endpoint import Backoff
 from demoalign.records import Demonstration
 from demoalign.store import settings_of
 

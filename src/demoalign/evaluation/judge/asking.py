@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demoalign.config import JudgeConfig
+from demoalign.endpoints.advice import Advice
+from demoalign.endpoints.backoff import Backoff
 from demoalign.endpoints.chat import ChatRequest, Replies, Reply, ask_chat, unanswered
 from demoalign.endpoints.cost import Cost, Estimate, cost_of, estimate_cost
-from demoalign.endpoints.endpoint import Advice, Backoff, Endpoint
+from demoalign.endpoints.endpoint import Endpoint
 from demoalign.errors import EvaluationError, RolloutError
 from demoalign.evaluation.judge.pairs import Outcome, Pair, requests_of
 from demoalign.evaluation.judge.template import Template
