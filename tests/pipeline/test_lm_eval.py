@@ -164,12 +164,32 @@ def test_policies_that_a_recipe_has(finished: Project) -> None:
         ("policy:x/y/", "b"),
     ]
     assert label_of("policy:x/my policy/") == "my_policy"
+    assert label_of("baseline:spin/iteration-1") == "spin-iteration-1"
     with pytest.raises(RecipeError, match="distilled is trained by no section"):
         asked("distilled")
     with pytest.raises(RecipeError, match="names must differ, found 'y' twice"):
         asked("policy:x/y", "policy:z/y")
     with pytest.raises(RecipeError, match="policies"):
         asked("best")
+
+
+def test_baselines_are_policies_too(finished: Project) -> None:
+    """Their names are checked, and what is asked again is what was trained again."""
+
+    def stages(epochs: int, *policies: str) -> dict[str, str]:
+        recipe = finished.recipe(
+            {
+                "baselines": [{"method": "kto", "name": "liked", "epochs": epochs}],
+                "evaluation.lm_eval": {"tasks": ["a"], "policies": list(policies)},
+            }
+        )
+        return {stage.name: stage.fingerprint for stage in Pipeline(recipe).stages}
+
+    once, again = (stages(epochs, "sft", "baseline:liked") for epochs in (1, 2))
+    assert once["lm-eval/sft-a"] == again["lm-eval/sft-a"]
+    assert once["lm-eval/liked-a"] != again["lm-eval/liked-a"]
+    with pytest.raises(RecipeError, match=r"lm_eval\.policies: baseline:NAME must name one"):
+        stages(1, "baseline:disliked")
 
 
 def test_metrics_of_the_harness_results() -> None:

@@ -38,7 +38,7 @@ def evaluate(
         typer.Option(
             "--policy",
             help=f"Whom --lm-eval asks: initial, sft, {', '.join((DISTILLED, *TRAINED))}, "
-            "policy:FOLDER. Default: sft.",
+            "baseline:NAME, policy:FOLDER. Default: sft.",
         ),
     ] = None,
     output: Annotated[

@@ -6,10 +6,19 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from demoalign.config.section import DISTILLED, TRAINED, Name, PositiveInt, Section
+from demoalign.config.section import (
+    BASELINE,
+    BASELINE_PATTERN,
+    DISTILLED,
+    TRAINED,
+    Name,
+    PositiveInt,
+    Section,
+)
 
 LmPolicy = Annotated[
-    str, Field(pattern=rf"^(initial|sft|{DISTILLED}|{'|'.join(TRAINED)}|policy:.+)$")
+    str,
+    Field(pattern=rf"^(initial|sft|{DISTILLED}|{'|'.join(TRAINED)}|policy:.+|{BASELINE_PATTERN})$"),
 ]
 
 
@@ -28,6 +37,12 @@ class LmEvalConfig(Section):
     limit: PositiveInt | None = None
     chat: bool | None = None
     batch_size: PositiveInt = 16
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Those of the policies that are baselines, NAME or NAME/iteration-K."""
+        given = (each for each in self.policies if each.startswith(BASELINE))
+        return tuple(each.removeprefix(BASELINE) for each in given)
 
     @field_validator("tasks", "policies", mode="before")
     @classmethod

@@ -163,6 +163,8 @@ class Recipe(Section):
         for reward in self.reward:
             for source in reward.baselines:
                 check_baseline_source(f"reward.{reward.title}", source, self.baselines)
+        for source in () if self.evaluation.lm_eval is None else self.evaluation.lm_eval.baselines:
+            check_baseline_source("evaluation.lm_eval.policies", source, self.baselines)
         return self
 
     @property

@@ -10,16 +10,19 @@ Source = Annotated[
     str, Field(pattern=r"^(demonstrations|initial|sft|preferred|dispreferred|policy:.+)$")
 ]
 BASELINE = "baseline:"
-"""How a reward's source begins that is a policy of the recipe's ``baselines``."""
+"""How a source begins that is a policy of the recipe's ``baselines``."""
+
+BASELINE_PATTERN = r"baseline:[A-Za-z0-9][A-Za-z0-9._-]*(/iteration-[1-9][0-9]*)?"
+"""The policy of a baseline, or of an iteration of SPIN before the last."""
 
 RewardSource = Annotated[
     str,
     Field(
         pattern=r"^(demonstrations|initial|sft|preferred|dispreferred|policy:.+"
-        r"|baseline:[A-Za-z0-9][A-Za-z0-9._-]*(/iteration-[1-9][0-9]*)?)$"
+        rf"|{BASELINE_PATTERN})$"
     ),
 ]
-"""A source that may also be a baseline of the run, or an iteration of SPIN before the last."""
+"""A source that may also be a baseline of the run."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 PositiveInt = Annotated[int, Field(ge=1)]

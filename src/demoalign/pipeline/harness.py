@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from demoalign.config import DISTILLED, TRAINED, Recipe, trained_policy
+from demoalign.config import BASELINE, DISTILLED, TRAINED, Recipe, trained_policy
 from demoalign.errors import RecipeError
 from demoalign.evaluation.lm_harness import evaluate_task, task_metrics
 from demoalign.pipeline.data import read_data
@@ -43,7 +43,9 @@ def tasks_of(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def label_of(policy: str) -> str:
-    """What a policy is called in results: a folder by its name."""
+    """What a policy is called in results: a folder and a baseline by its name."""
+    if policy.startswith(BASELINE):
+        return policy.removeprefix(BASELINE).replace("/", "-")
     name = policy.removeprefix("policy:").rstrip("/").rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "policy"
 

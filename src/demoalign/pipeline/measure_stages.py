@@ -34,7 +34,7 @@ class MeasureStages(Bound):
             stages.append(Stage(f"{PREFERENCES}/{name}", wanted, work))
         return stages
 
-    def lm_eval(self, sft: str, improving: list[Stage]) -> list[Stage]:
+    def lm_eval(self, sft: str, improving: list[Stage], baselines: list[Stage]) -> list[Stage]:
         """One for each policy and task that the harness is asked for."""
         recipe, config = self.recipe, self.recipe.evaluation.lm_eval
         if config is None:
@@ -42,12 +42,13 @@ class MeasureStages(Bound):
         made = {"initial": base_digest(recipe.model.base), "sft": sft}
         own = trained_policy(recipe.improve)
         made |= {str(own): each.fingerprint for each in improving if each.name == "policy"}
+        made |= {stage.name.replace("/", ":", 1): stage.fingerprint for stage in baselines}
         ignored = {"tasks", "policies", "batch_size"}
         stages = []
         for policy, task in tasks_of(recipe):
             wanted = fingerprint(
                 stage="lm-eval",
-                policy=made.get(policy) or policy_digests(policy),
+                policy=made.get(policy.partition("/iteration-")[0]) or policy_digests(policy),
                 task=task,
                 settings={k: v for k, v in settings_of(config).items() if k not in ignored},
                 own_tasks=None if config.include is None else source_digest(config.include),

@@ -82,7 +82,7 @@ class StageBuilder(Bound):
         )
         measuring = MeasureStages(*bound)
         preferring = measuring.preferences(rewards)
-        harness = measuring.lm_eval(sft, improving)
+        harness = measuring.lm_eval(sft, improving, baselines)
         evaluation = fingerprint(
             stage="evaluation",
             best=best,
