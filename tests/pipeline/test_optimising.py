@@ -84,6 +84,26 @@ def test_the_one_shot_method_is_no_rounds(model_folder: ModelFolder, tmp_path: P
     assert all(torch.equal(weights[0][key], each) for key, each in weights[1].items())
 
 
+@pytest.mark.parametrize(
+    ("start", "adapter"), [("sft", "lora"), ("initial", "lora"), ("sft", "none")]
+)
+def test_irls_reward_begins_with_the_sft_policys_weights(
+    model_folder: ModelFolder, tmp_path: Path, start: str, adapter: str
+) -> None:
+    reward = {"epochs": 1, "learning_rate": 1e-12, "start": start}
+    section = {**IMPROVE["irl"], "iterations": 1, "reward": reward}
+    made = make_project(tmp_path, model_folder("llama", "eos_only"), reward=[{"model": "head"}])
+    changes: Any = {"improve": section, "model.adapter.kind": adapter}
+    Pipeline(made.recipe(changes)).advance("policy")
+    name = "adapter_model.safetensors" if adapter == "lora" else "model.safetensors"
+    stored = made.run / "policy" / "iteration-1" / "reward" / name
+    mine, its = load_file(stored), load_file(made.run / "sft" / name)
+    body = [key for key in its if key in mine]
+    assert body
+    same = [torch.allclose(mine[key], its[key], atol=1e-9) for key in body]
+    assert all(same) == (start == "sft")
+
+
 @pytest.mark.parametrize("method", IMPROVE)
 def test_a_run_with_each_method(model_folder: ModelFolder, tmp_path: Path, method: str) -> None:
     made = make_project(tmp_path, model_folder("llama", "eos_only"), reward=REWARDS)

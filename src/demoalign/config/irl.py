@@ -20,7 +20,8 @@ class IrlRewardConfig(OptimiserConfig):
     """The reward step: ``positives`` against the current policy's own samples.
 
     ``train_prompts`` training prompts are answered ``samples_per_prompt`` times; the share
-    ``holdout_fraction`` of them is kept for the accuracy that stops the training. ``past`` takes
+    ``holdout_fraction`` of them is kept for the accuracy that stops the training. The first reward
+    model begins with the weights of the ``start`` policy (ML-IRL, section 6). ``past`` takes
     the samples of all earlier policies as negatives, too; ``restart`` begins each iteration with a
     fresh reward model; ``mix`` adds comparisons of the SFT policy's samples with the initial
     policy's, that many for each other one, so that the demonstrator's habits do not take over.
@@ -31,6 +32,7 @@ class IrlRewardConfig(OptimiserConfig):
     train_prompts: PositiveInt | None = None
     samples_per_prompt: PositiveInt = 1
     holdout_fraction: Share = 0.1
+    start: Literal["sft", "initial"] = "sft"
     past: bool = False
     restart: bool = False
     mix: Annotated[float, Field(ge=0)] = 0.0

@@ -65,11 +65,13 @@ def _train_reward(
     """Eq. 11, going on from the reward before if there is one."""
     recipe, backbone = setting.recipe, setting.asking.policy.backbone
     kind = "adapter" if setting.models.uses_lora else "full"
-    own = {"train_prompts", "samples_per_prompt", "past", "restart", "mix", "positives"}
+    own = {"train_prompts", "samples_per_prompt", "past", "restart", "mix", "positives", "start"}
     settings = {k: v for k, v in config.reward.model_dump().items() if k not in own}
     described = RewardConfig(name=NAME, model=kind, **settings)
     if before is None:
-        scorer = fresh_scorer(described, recipe.model, backbone, recipe.seed + number, NAME)
+        start = setting.models.sft_folder if config.reward.start == "sft" else None
+        seed = recipe.seed + number
+        scorer = fresh_scorer(described, recipe.model, backbone, seed, NAME, start)
     else:
         scorer = RewardModel.load(before, NAME, recipe.model.device, backbone).scorer
     pairs = render_pairs(backbone.tokenizer, comparisons, described.max_length)

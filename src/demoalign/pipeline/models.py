@@ -44,6 +44,11 @@ class Models:
         """Whether policies are adapters on one backbone."""
         return self._recipe.model.adapter.kind == "lora"
 
+    @property
+    def sft_folder(self) -> Path:
+        """Where the sft stage stores its policy."""
+        return self._folder / "sft"
+
     def release(self) -> None:
         """Let go of all weights; the next use loads them afresh."""
         self._shared = self._tuned = None

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -84,22 +85,34 @@ def train_reward_model(
 
 
 def fresh_scorer(
-    config: RewardConfig, model_config: ModelConfig, backbone: Backbone, seed: int, name: str
+    config: RewardConfig,
+    model_config: ModelConfig,
+    backbone: Backbone,
+    seed: int,
+    name: str,
+    start: Path | None = None,
 ) -> Scorer:
-    """An untrained network for ``adapter`` or ``full``; arguments as in `train_reward_model`."""
+    """A network with an untrained head for ``adapter`` or ``full``.
+
+    Args:
+        config, model_config, backbone, seed, name: as in `train_reward_model`.
+        start: folder of a policy of the run whose weights it begins with; None for the base's.
+    """
     has_variance = config.loss == "bradley_terry_variance"
     size, device = backbone.hidden_size, backbone.device
     variance = linear_head(size, seed + 1, device) if has_variance else None
     if config.model == "adapter" and model_config.adapter.kind == "lora":
         adapter = adapter_name(name)
-        backbone.add_adapter(adapter, model_config.adapter, seed)
+        if start is None:
+            backbone.add_adapter(adapter, model_config.adapter, seed)
+        else:
+            backbone.load_adapter(adapter, start)
         return SharedScorer(backbone, adapter, linear_head(size, seed, device), variance)
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(seed)
-    model = load_model(
-        AutoModelForSequenceClassification, model_config.base, model_config, num_labels=1
-    )
+    base = model_config.base if start is None else str(start)
+    model = load_model(AutoModelForSequenceClassification, base, model_config, num_labels=1)
     model.config.pad_token_id = backbone.tokenizer.pad_token_id
     with torch.no_grad():
         model.score.weight.copy_(linear_head(size, seed, device).weight)
