@@ -15,13 +15,12 @@ from demoalign.divergences import offset, policy_reward
 from demoalign.errors import TrainingError
 from demoalign.improve.adversarial import AdversarialReward, Sides
 from demoalign.improve.discriminator import Discriminator
-from demoalign.improve.experience import Said
 from demoalign.policies import Backbone
 from demoalign.policies.last_hidden import Row
-from demoalign.records import Rollout
 from demoalign.rewards.reward_model import RewardModel
 from demoalign.rewards.scorers import SharedScorer, linear_head
 from tests.conftest import ModelFolder
+from tests.improve.trainings import said_of
 from tests.models import load_backbone
 
 PROMPTS = ((5, 6, 7), (8, 9))
@@ -143,25 +142,6 @@ def test_restored_it_goes_on_as_before(folder: Path) -> None:
     np.testing.assert_array_equal(
         np.concatenate(one.logits(UPS)), np.concatenate(other.logits(UPS))
     )
-
-
-def said_of(rows: list[Row], finished: bool = True) -> Said:
-    rollouts = [
-        Rollout(
-            id=str(i),
-            prompt_id="p",
-            index=i,
-            completion="",
-            token_ids=list(row.completion),
-            logprob=0.0,
-            finish_reason="stop" if finished else "length",
-            policy="learner",
-            seed=0,
-        )
-        for i, row in enumerate(rows)
-    ]
-    reference = tuple(np.zeros(len(row.completion)) for row in rows)
-    return Said(("x",) * len(rows), tuple(rollouts), tuple(rows), reference, 1)
 
 
 @pytest.fixture

@@ -10,29 +10,13 @@ from demoalign.improve.experience import Said, repeated
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.policies import Policy
 from demoalign.policies.last_hidden import Row
-from demoalign.records import Rollout
 from demoalign.rewards.density_ratio import DensityRatio
 from tests.conftest import ModelFolder
-from tests.improve.trainings import disturbed
+from tests.improve.trainings import disturbed, said_of
 
 
-def said_of(*completions: tuple[int, ...]) -> Said:
-    rows = tuple(Row((0,), ids) for ids in completions)
-    rollouts = tuple(
-        Rollout(
-            id=str(i),
-            prompt_id="p",
-            index=i,
-            completion="",
-            token_ids=list(row.completion),
-            logprob=0.0,
-            finish_reason="stop",
-            policy="learner",
-            seed=0,
-        )
-        for i, row in enumerate(rows)
-    )
-    return Said(("x",) * len(rows), rollouts, rows, tuple(np.zeros(len(c)) for c in completions), 1)
+def completions(*ids: tuple[int, ...]) -> Said:
+    return said_of([Row((0,), each) for each in ids])
 
 
 @pytest.mark.parametrize(
@@ -53,7 +37,7 @@ def test_which_tokens_belong_to_a_run_that_was_there_before(
 
 
 def test_what_is_said_again_loses_what_it_would_earn() -> None:
-    said = said_of((1, 2, 1, 2, 1), (3, 4))
+    said = completions((1, 2, 1, 2, 1), (3, 4))
     rewards = [np.array([1.0, 2.0, 3.0, 4.0, -5.0]), np.array([np.nan, np.nan])]
     found = said.once(rewards, 2)
     np.testing.assert_array_equal(found[0], [1.0, 2.0, -3.0, -4.0, -5.0])
@@ -65,7 +49,7 @@ def test_what_is_said_again_loses_what_it_would_earn() -> None:
 def test_the_closed_form_pays_once_by_token_and_by_answer(model_folder: ModelFolder) -> None:
     sft = Policy("sft", disturbed(model_folder("llama", "eos_only")), "sft")
     ratio = DensityRatio.between(sft, sft.base(), RatioConfig(support=None, clip=None))
-    said = said_of((*range(5, 15), *range(5, 15), 3), (9, 10))
+    said = completions((*range(5, 15), *range(5, 15), 3), (9, 10))
     plain = FixedReward(ratio, by_token=True).judge(said)
     once = FixedReward(ratio, by_token=True, repeats=2).judge(said)
     again = np.array([False] * 10 + [True] * 10 + [False])

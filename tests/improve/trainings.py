@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from demoalign.config import AdapterConfig, CheckConfig, RlooConfig, RolloutsConfig
+from demoalign.improve.experience import Said
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.held_out import Asking, HeldOut, Lookers
 from demoalign.improve.optimise import Training
 from demoalign.policies import Backbone, Policy
-from demoalign.records import Prompt
+from demoalign.policies.last_hidden import Row
+from demoalign.records import Prompt, Rollout
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.rollouts.transformers_engine import TransformersEngine
 from tests.models import load_backbone
@@ -77,3 +79,23 @@ def training_of(
 
 def reward() -> FixedReward:
     return FixedReward(Letters(), unfinished=0.5)
+
+
+def said_of(rows: Sequence[Row], finished: bool = True) -> Said:
+    """Completions of one prompt each, as if the policy had sampled them."""
+    rollouts = [
+        Rollout(
+            id=str(i),
+            prompt_id="p",
+            index=i,
+            completion="",
+            token_ids=list(row.completion),
+            logprob=0.0,
+            finish_reason="stop" if finished else "length",
+            policy="learner",
+            seed=0,
+        )
+        for i, row in enumerate(rows)
+    ]
+    reference = tuple(np.zeros(len(row.completion)) for row in rows)
+    return Said(("x",) * len(rows), tuple(rollouts), tuple(rows), reference, 1)
