@@ -1,4 +1,4 @@
-"""Write what the studies of trained policies found into optimisation.md and divergences.md.
+"""Write what studies of trained policies found into optimisation.md and divergences.md; draw it.
 
     demoalign study optimisers --seeds 3 --output runs/optimisers
     cp runs/optimisers/results.json docs/results/optimisers.json
@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from pages import (
     OVER_PROMPTS,
     Row,
@@ -23,11 +26,15 @@ from pages import (
     line,
     printed_by,
     read_results,
+    save,
     with_seeds,
 )
 
 LEAST = 3
 """Seeds from which on an interval over them says something."""
+
+VALUE = "golden"
+"""What is drawn upwards."""
 
 ROOT = Path(__file__).parent
 PAGES = {
@@ -43,7 +50,11 @@ def main() -> None:
     results = read_results(__doc__)
     study = results["study"]
     tables = iterations(results) if study == "irl" else []
-    insert(ROOT / PAGES[study], study, "\n\n".join([*policies(results), *tables, basis(results)]))
+    picture = [f"![Golden reward as training goes on](images/{study}.svg)"]
+    parts = [*picture, *policies(results), *tables, basis(results)]
+    insert(ROOT / PAGES[study], study, "\n\n".join(parts))
+    figure = draw_iterations(results) if study == "irl" else draw(results)
+    save(figure, ROOT / "images" / f"{study}.svg")
 
 
 def policies(results: Row) -> list[str]:
@@ -114,7 +125,86 @@ def basis(results: Row) -> str:
         f"Golden reward (at most 7) of samples on the test prompts, mean [95 % interval {kinds}], "
         f"{seeds} {'seeds' if seeds > 1 else 'seed'}.{budget} KL from the SFT policy in nats an "
         "answer; minutes of training on the machine that ran it, shared with other work. "
+        "The picture shows samples on the prompts that trainings are watched on: seeds thin, means "
+        "thick. "
         f"{printed_by(results)}"
+    )
+
+
+def draw_iterations(results: Row) -> Figure:
+    """ML-IRL's Figure 2: reward accuracy and golden reward, iteration by iteration."""
+    kept = results["iterations"]
+    dials = list(dict.fromkeys(each["dial"] for each in kept))
+    figure = Figure(figsize=(4.6 * len(dials), 6.4), layout="constrained")
+    grid = figure.subplots(2, len(dials), sharex=True, sharey="row", squeeze=False)
+    methods = list(dict.fromkeys(each["method"] for each in kept))
+    for place, dial in enumerate(dials):
+        for number, method in enumerate(methods):
+            mine = [each for each in kept if (each["dial"], each["method"]) == (dial, method)]
+            for row, name in zip(grid, ("accuracy", "golden"), strict=True):
+                seeds = [_by_iteration(mine, seed, name) for seed in range(results["seeds"])]
+                _lines(row[place], seeds, "iteration", f"C{number}", method)
+        if dial is not None:
+            grid[0][place].set_title(f"dial {dial:g}")
+        grid[1][place].set_xlabel("iteration")
+    grid[0][0].set_ylabel("reward accuracy, held out")
+    grid[1][0].set_ylabel("golden reward of samples")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _by_iteration(kept: Sequence[Row], seed: int, name: str) -> list[Row]:
+    """One seed's iterations that have a value, as points of a line."""
+    found = []
+    for each in kept:
+        value = each.get("accuracy") if name == "accuracy" else (each["policy"] or {}).get("golden")
+        if each["seed"] == seed and value is not None:
+            found.append({"iteration": each["iteration"], VALUE: value})
+    return found
+
+
+def draw(results: Row) -> Figure:
+    """Golden reward of samples on held-out prompts: against rollouts, and against KL."""
+    curves = results["curves"]
+    dials = list(dict.fromkeys(each["dial"] for each in curves))
+    figure = Figure(figsize=(4.6 * len(dials), 6.4), layout="constrained")
+    grid = figure.subplots(2, len(dials), sharey=True, squeeze=False)
+    axes_of = {"rollouts": "rollouts learned from", "kl": "KL from the SFT policy (nats)"}
+    methods = list(dict.fromkeys(each["method"] for each in curves))
+    for row, (key, label) in zip(grid, axes_of.items(), strict=True):
+        for axes, dial in zip(row, dials, strict=True):
+            for number, method in enumerate(methods):
+                mine = [e["checks"] for e in curves if (e["dial"], e["method"]) == (dial, method)]
+                _lines(axes, mine, key, f"C{number}", method)
+            axes.set_xlabel(label)
+            axes.grid(alpha=0.2)
+            if key == "rollouts" and dial is not None:
+                axes.set_title(f"dial {dial:g}")
+        row[0].set_ylabel("golden reward")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _lines(axes: Axes, seeds: Sequence[Sequence[Row]], key: str, colour: str, label: str) -> None:
+    """Each seed's checks thin, and their mean as far as all seeds have them."""
+    for checks in seeds:
+        axes.plot(
+            [check[key] for check in checks],
+            [check[VALUE] for check in checks],
+            color=colour,
+            alpha=0.3,
+            linewidth=0.8,
+        )
+    same = list(zip(*seeds, strict=False))
+    axes.plot(
+        [mean([check[key] for check in checks]) for checks in same],
+        [mean([check[VALUE] for check in checks]) for checks in same],
+        color=colour,
+        marker="o",
+        markersize=4,
+        label=label,
     )
 
 

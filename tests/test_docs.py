@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
         ("transfer.py", "transfer.json", "transfer.svg"),
         ("alarm.py", "alarm.json", "alarm.svg"),
         ("heterogeneity.py", "heterogeneity.json", "heterogeneity.svg"),
-        ("trained.py", "optimisers.json", None),
+        ("trained.py", "optimisers.json", "optimisers.svg"),
         ("rejection.py", "rejection.json", "rejection.svg"),
         ("discriminator.py", "discriminator.json", "discriminator.svg"),
         ("closed_form.py", "closed-form.json", "closed-form.svg"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from demoalign.config import (
     GrpoConfig,
+    IrlConfig,
     PpoConfig,
     RaftConfig,
     Recipe,
@@ -84,6 +85,7 @@ def study_of(
     """
     rows, curves = [], []
     title = reward_of(recipe, RlooConfig()).title
+    n = min(N, recipe.evaluation.sizes[-1])
     for dial in dials_of(recipe, dials):
         runs: list[dict[str, Array]] = []
         trained: list[dict[str, Found]] = []
@@ -91,8 +93,8 @@ def study_of(
             pipeline = world(lean(recipe), dial, seed, output)
             measured = finished(pipeline)
             found = {name: train_in(pipeline, name, each) for name, each in methods.items()}
-            known = golden_by_method(measured, N)
-            wanted = (SAMPLES, GREEDY, best_of(N, title))
+            known = golden_by_method(measured, n)
+            wanted = (SAMPLES, GREEDY, best_of(n, title))
             count = len(known[SAMPLES])
             runs.append(
                 {name: known[name] for name in wanted}
@@ -106,15 +108,15 @@ def study_of(
         rivals = {
             "minus_samples": SAMPLES,
             "minus_greedy": GREEDY,
-            "minus_best_of_16": best_of(N, title),
+            f"minus_best_of_{n}": best_of(n, title),
         }
         rows += [{"dial": dial, **row, **_facts(row, trained)} for row in compare(runs, rivals)]
         curves += [
-            {"dial": dial, "method": name, "seed": seed, "checks": _curve(each[name])}
+            {"dial": dial, "method": name, "seed": seed, "checks": _curve(each[name], config)}
             for seed, each in enumerate(trained)
-            for name in methods
+            for name, config in methods.items()
         ]
-    return {"n": N, "budget": BUDGET, "reward": title, "rows": rows, "curves": curves}
+    return {"n": n, "budget": BUDGET, "reward": title, "rows": rows, "curves": curves}
 
 
 def _facts(row: Mapping[str, Any], trained: Sequence[Mapping[str, Found]]) -> dict[str, Any]:
@@ -135,9 +137,20 @@ def _facts(row: Mapping[str, Any], trained: Sequence[Mapping[str, Found]]) -> di
     }
 
 
-def _curve(found: Found) -> list[dict[str, Any]]:
-    """Means at each check."""
-    return [{"round": check["round"], **check["means"]} for check in found["checks"]]
+def _curve(found: Found, config: TrainedConfig) -> list[dict[str, Any]]:
+    """Means at each check, and how many rollouts had been learned from by then."""
+    a_round = _rollouts(config)
+    return [
+        {"round": each["round"], "rollouts": a_round * each["round"], **each["means"]}
+        for each in found["checks"]
+    ]
+
+
+def _rollouts(config: TrainedConfig) -> int:
+    """Completions that a round learns from."""
+    assert not isinstance(config, IrlConfig)
+    prompts = config.train_prompts if isinstance(config, RaftConfig) else config.prompts
+    return (prompts or 0) * config.samples_per_prompt
 
 
 def _by_prompt(values: Sequence[float | None], count: int) -> Array:
