@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
         ("rewards.py", "rewards.json", "rewards.svg"),
         ("critic.py", "critic.json", "critic.svg"),
         ("quality.py", "quality.json", "quality.svg"),
+        ("policies.py", "policies.json", "policies.svg"),
         ("amount.py", "amount.json", "amount.svg"),
         ("transfer.py", "transfer.json", "transfer.svg"),
         ("alarm.py", "alarm.json", "alarm.svg"),
