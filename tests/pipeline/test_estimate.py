@@ -86,13 +86,13 @@ def test_rounds_by_hand(project: Project) -> None:
     improve = {**IMPROVE["rloo"], "reward": "init-sft"}
     improve["check"] = {"every": 2, "prompts": 3, "samples": 2, "witness": None}
     sft = 3 * 500 * 50
-    passes = 3 * 4 * (20 + 2 * 30) + 3 * 8 * 50
+    passes = 3 * 4 * (20 + 2 * 30) + 2 * 3 * 8 * 50  # learned from twice
     looks = 2 * 3 * 3 * (20 + 2 * 30) + 3 * 3 * (20 + 4 * 30)  # checks, and the SFT's answers
     found = relative(project.recipe({"improve": improve, "reward": REWARDS}))
     assert found["policy"] == pytest.approx((2 * passes + looks) / sft)
     assert found["improve"] == pytest.approx(50 * (2 * 20 + 3 * 30 + 20 + 2 * 30) / sft)
     ppo = relative(project.recipe({"improve": {**improve, "method": "ppo"}, "reward": REWARDS}))
-    more = 2 * (3 * 8 * 50 + 8 * 50)  # two passes, and a reading before them
+    more = 2 * 8 * 50  # a reading before each round's passes
     assert ppo["policy"] == pytest.approx(found["policy"] + more / sft)
 
 
