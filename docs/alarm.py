@@ -14,17 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import (
-    Row,
-    head,
-    insert,
-    interval,
-    line,
-    printed_by,
-    read_results,
-    save,
-    style_of,
-)
+from pages import Row, head, insert, interval, line, printed_by, read_results, save, style_of
 
 HERE = Path(__file__).parent
 TRUTHS = ("fell", "unclear", "did not fall")
@@ -85,7 +75,7 @@ def _basis(study: Row) -> str:
     return (
         f"A case is a selector of a run, up to n = {study['n']}; {len(study['cases'])} cases, "
         f"{study['seeds']} seeds at each of {len(dials)} dials. Cases of one run share their "
-        f"samples, so that intervals (Wilson) are too narrow rather than too wide. "
+        "samples, so that intervals (Wilson) are too narrow rather than too wide. "
         f"{printed_by(study)}"
     )
 

@@ -16,17 +16,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import (
-    Row,
-    head,
-    insert,
-    interval,
-    line,
-    printed_by,
-    read_results,
-    save,
-    with_seeds,
-)
+from pages import Row, head, insert, interval, line, printed_by, read_results, save, with_seeds
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

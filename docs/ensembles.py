@@ -14,17 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import (
-    OVER_PROMPTS,
-    Row,
-    cell,
-    head,
-    insert,
-    line,
-    printed_by,
-    read_results,
-    save,
-)
+from pages import OVER_PROMPTS, Row, cell, head, insert, line, printed_by, read_results, save
 
 HERE = Path(__file__).parent
 SHOWN = (4, 16, 64)

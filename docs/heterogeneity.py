@@ -14,15 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pages import (
-    Row,
-    head,
-    insert,
-    line,
-    printed_by,
-    read_results,
-    save,
-)
+from pages import Row, head, insert, line, printed_by, read_results, save
 
 HERE = Path(__file__).parent
 DRAWN = {

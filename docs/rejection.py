@@ -19,12 +19,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import (
-    insert,
-    interval,
-    printed_by,
-    save,
-)
+from pages import insert, interval, printed_by, save
 
 HERE = Path(__file__).parent
 COLOURS = {"early": "#0072b2", "default": "#d55e00", "late": "#009e73"}

@@ -10,18 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pages import (
-    INTERVALS,
-    Row,
-    bounds_of,
-    cell,
-    head,
-    insert,
-    line,
-    printed_by,
-    save,
-    style_of,
-)
+from pages import INTERVALS, Row, bounds_of, cell, head, insert, line, printed_by, save, style_of
 
 HERE = Path(__file__).parent
 POLICIES = ("initial", "demonstrations", "sft", "sft, greedy")

@@ -480,6 +480,9 @@ def test_another_method_over_the_keys_of_one(tmp_path: Path) -> None:
         "--set 'improve={method: ppo}' begins it anew."
     )
     assert load_recipe(path, ["improve={method: ppo}"]).improve.method == "ppo"
+    with pytest.raises(RecipeError) as elsewhere:
+        load_recipe(path, ["improve.method=extrapolate", "sft.epochs=0"])
+    assert "anew" not in str(elsewhere.value)
 
 
 def read_back(recipe: Recipe) -> Recipe:

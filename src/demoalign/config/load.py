@@ -70,17 +70,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return parse_recipe(with_overrides(raw, overrides), str(path))
     except RecipeError as error:
-        raise RecipeError(f"{error}{_begin_anew(raw, overrides)}") from error
+        raise RecipeError(f"{error}{_begin_anew(str(error), overrides)}") from error
 
 
-def _begin_anew(raw: Mapping[str, Any], overrides: Sequence[str]) -> str:
+def _begin_anew(said: str, overrides: Sequence[str]) -> str:
     """What to do where another method was set over the keys of the one before."""
     hints = []
     for override in overrides:
         key, _, value = override.partition("=")
         section, _, last = key.strip().rpartition(".")
-        written = raw.get(section)
-        if last == "method" and isinstance(written, dict) and written.keys() - {"method"}:
+        if last == "method" and f"\n  {section}." in said and ": unknown key" in said:
             hints.append(
                 f"\n  The recipe's {section} has keys of another method. "
                 f"--set '{section}={{method: {value.strip()}}}' begins it anew."
