@@ -57,6 +57,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, model_folder: ModelFolder) ->
         folder,
         model_folder("llama", "bos"),
         sft__batch_size=2,
+        sft__group_by_length=True,
         reward=[
             {**FAST, "batch_size": 2, "accumulation": 1, "holdout_fraction": 0.12},
             {"positives": "demonstrations", "negatives": "initial", "model": "head"},

@@ -20,12 +20,14 @@ CONFIG = SftConfig(epochs=2, batch_size=2, accumulation=1, learning_rate=1e-2, c
 ADAPTER = AdapterConfig(r=4, dropout=0.2)
 
 
-def train(base: Path, folder: Path, adapter: str | None = "sft") -> Backbone:
+def train(
+    base: Path, folder: Path, adapter: str | None = "sft", config: SftConfig = CONFIG
+) -> Backbone:
     backbone = load_backbone(base)
     if adapter is not None:
         backbone.add_adapter(adapter, ADAPTER, seed=3)
     rows = [render(backbone.tokenizer, f"Ask {i}", f" answer {i * i}") for i in range(6)]
-    train_sft(backbone, adapter, rows, CONFIG, 3, folder)
+    train_sft(backbone, adapter, rows, config, 3, folder)
     return backbone
 
 
@@ -102,13 +104,17 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
 
 
-def test_full_fine_tuning_is_resumed_too(model_folder: ModelFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+def test_full_fine_tuning_is_resumed_too(
+    model_folder: ModelFolder, tmp_path: Path, grouped: bool
+) -> None:
     base = model_folder("gpt2", "eos_only")
-    wanted = weights(train(base, tmp_path / "first", adapter=None))
+    config = CONFIG.model_copy(update={"group_by_length": grouped})
+    wanted = weights(train(base, tmp_path / "first", None, config))
     shutil.copytree(
         tmp_path / "first" / "checkpoints" / "checkpoint-4",
         tmp_path / "second" / "checkpoints" / "checkpoint-4",
     )
-    found = weights(train(base, tmp_path / "second", adapter=None))
+    found = weights(train(base, tmp_path / "second", None, config))
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)

@@ -31,7 +31,7 @@ def quickstart(
     ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole method on embedded data: no download, no GPU, about three minutes.
+    """Run the whole method on embedded data: no download, no GPU, under three minutes.
 
     Example: `demoalign quickstart --output runs --dial 1`
     """

@@ -69,6 +69,8 @@ class SftConfig(OptimiserConfig):
     token_weighting: Literal["none", "occupancy"] = "none"
     packing: bool = False
     """Put several rows into one sequence of max_length; batch_size then counts sequences."""
+    group_by_length: bool = False
+    """Batches of rows of like length: less padding, so faster, but a batch is less of a mixture."""
     checkpoints: Annotated[int, Field(ge=0)] = 1
     keep_checkpoints: bool = False
     """Keep the policies of these resume points, as ``checkpoints/step-N`` of the stage's folder."""

@@ -18,6 +18,7 @@ from demoalign.errors import TrainingError
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.checkpoints import CompleteCheckpoints, newest_complete
 from demoalign.policies.learning import seen_states
+from demoalign.policies.length_groups import LengthGroups
 from demoalign.policies.packed_rows import check_kept_apart, pack_rows
 from demoalign.policies.training import ProgressCallback, refuse_nonfinite, shared_arguments
 from demoalign.processes import from_main
@@ -122,7 +123,7 @@ def train_sft(
     model.train()
     title = "SFT" if name == "sft" else f"SFT {name.rpartition('.')[2]}"
     with meter(title, total) as shown, backbone.using(adapter):
-        trainer = _trainer(name)(
+        trainer = _trainer(name, _order(kept, config, seed))(
             model=model,
             args=_arguments(backbone, config, seed, total, checkpoints),
             train_dataset=Dataset.from_list(kept),
@@ -186,11 +187,23 @@ def _arguments(
     )
 
 
-def _trainer(name: str) -> Any:
+def _order(rows: Sequence[Mapping[str, Any]], config: SftConfig, seed: int) -> Any:
+    """Batches of like length if the recipe asks for them; None leaves the order to the trainer."""
+    if not config.group_by_length:
+        return None
+    return LengthGroups([len(row["input_ids"]) for row in rows], config.batch_size, seed)
+
+
+def _trainer(name: str, order: Any) -> Any:
     """The trainer's class; TRL is heavy to import, so only when it is needed."""
     from trl import SFTTrainer
 
     class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            if order is not None:
+                return order
+            return super()._get_train_sampler(*args, **kwargs)
+
         def compute_loss(
             self,
             model: Any,
