@@ -36,6 +36,17 @@ LEAST = 3
 VALUE = "golden"
 """What is drawn upwards."""
 
+FACTS = {
+    "KL": ".1f",
+    "tokens": ".0f",
+    "entropy": ".2f",
+    "distinct pairs": ".2f",
+    "precision": ".2f",
+    "recall": ".2f",
+    "minutes": ".1f",
+}
+"""What is shown of each method besides rewards, and how."""
+
 ROOT = Path(__file__).parent
 PAGES = {
     "optimisers": "optimisation.md",
@@ -66,7 +77,7 @@ def policies(results: Row) -> list[str]:
         bounds = bounds_of([row["golden"] for row in rows])
         bounds = OVER_PROMPTS if results["seeds"] < LEAST else bounds
         titles = [f"minus {key.removeprefix('minus_').replace('_', ' ')}" for key in rivals]
-        columns = ["golden reward", *titles, "KL", "tokens", "distinct pairs", "minutes", "stopped"]
+        columns = ["golden reward", *titles, *FACTS, "stopped"]
         lines = head("" if dial is None else f"dial {dial:g}", columns)
         for row in rows:
             cells = [cell(row["golden"], bounds)]
@@ -85,17 +96,21 @@ def difference(found: Row, bounds: str) -> str:
 
 def facts(row: Row) -> list[str]:
     """Distance, length, diversity, cost, and how many seeds stopped themselves."""
-    if "seconds" not in row:
-        return [""] * 5
+    known = {
+        "KL": [row["kl"]["value"]] if "kl" in row else [],
+        "tokens": row.get("tokens", []),
+        "entropy": row.get("entropy", []),
+        "distinct pairs": row.get("distinct", []),
+        "precision": row.get("precision", []),
+        "recall": row.get("recall", []),
+        "minutes": [seconds / 60 for seconds in row.get("seconds", [])],
+    }
+    cells = [format(mean(known[name]), FACTS[name]) if known[name] else "" for name in FACTS]
+    if "stopped" not in row:
+        return [*cells, ""]
     stopped = [why.partition(":")[0] for why in row["stopped"] if why]
     said = f"{len(stopped)} of {len(row['stopped'])}" + (f": {stopped[0]}" if stopped else "")
-    return [
-        f"{row['kl']['value']:.1f}",
-        f"{mean(row['tokens']):.0f}",
-        f"{mean(row['distinct']):.2f}",
-        f"{mean(row['seconds']) / 60:.1f}",
-        said,
-    ]
+    return [*cells, said]
 
 
 def iterations(results: Row) -> list[str]:
@@ -124,7 +139,10 @@ def basis(results: Row) -> str:
     return (
         f"Golden reward (at most 7) of samples on the test prompts, mean [95 % interval {kinds}], "
         f"{seeds} {'seeds' if seeds > 1 else 'seed'}.{budget} KL from the SFT policy in nats an "
-        "answer; minutes of training on the machine that ran it, shared with other work. "
+        "answer, entropy in nats a token; distinct pairs: share of pairs of words that are "
+        "different ones; precision and recall: of the wordings said, against those of the "
+        "demonstrations (Sajjadi et al., 2018); minutes of training on the machine that ran it, "
+        "shared with other work. "
         "The picture shows samples on the prompts that trainings are watched on: seeds thin, means "
         "thick. "
         f"{printed_by(results)}"

@@ -58,14 +58,23 @@ def _compile() -> tuple[dict[str, re.Pattern[str]], dict[str, tuple[Kind, bool]]
 _PATTERNS, _MEANING = _compile()
 
 
+def wording(sentence: str) -> str | None:
+    """Which of the world's wordings a sentence has, as ``warranty_0_2`` (kind, own, number).
+
+    None for small talk and anything garbled.
+    """
+    pattern = _PATTERNS.get(sentence[:1])
+    match = pattern.fullmatch(sentence) if pattern is not None else None
+    return None if match is None else match.lastgroup
+
+
 @lru_cache(maxsize=1 << 17)
 def read(sentence: str) -> Reading | None:
     """What a sentence says, or None for small talk and anything garbled."""
-    pattern = _PATTERNS.get(sentence[:1])
-    match = pattern.fullmatch(sentence) if pattern is not None else None
-    if match is None or match.lastgroup is None:
+    found = wording(sentence)
+    if found is None:
         return None
-    kind, own = _MEANING[match.lastgroup]
+    kind, own = _MEANING[found]
     if kind != "fix":
         return Reading(kind, None, own)
     act = _ACT.search(sentence)

@@ -19,7 +19,16 @@ from demoalign.pipeline.studies import irl, optimisers, run_study
 from tests.pipeline.studies.miniature import miniature, read, written
 
 CHECK = CheckConfig(every=1, prompts=4, samples=2, witness=None)
-ROUNDS: dict[str, Any] = {"rounds": 2, "prompts": 4, "samples_per_prompt": 2, "check": CHECK}
+SLOW = 1e-6
+"""A learning rate at which nothing falls, so that no training stops itself."""
+
+ROUNDS: dict[str, Any] = {
+    "rounds": 2,
+    "prompts": 4,
+    "samples_per_prompt": 2,
+    "learning_rate": SLOW,
+    "check": CHECK,
+}
 RAFT: dict[str, Any] = {"rounds": 1, "train_prompts": 6, "samples_per_prompt": 2, "check": CHECK}
 METHODS: dict[str, TrainedConfig] = {
     "raft": RaftConfig(**RAFT, batch_size=8),
@@ -45,6 +54,10 @@ def test_methods_beside_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyP
         gap = row["golden"]["value"] - rows["sft, greedy"]["golden"]["value"]
         assert row["minus_greedy"]["value"] == pytest.approx(gap), name
         assert ("seconds" in row) == (name in METHODS)
+        for key in ("distinct", "precision", "recall"):
+            (value,) = row.get(key, [0.5])
+            assert 0 < value <= 1
+            assert (key in row) == (name in {"sft", "sft, greedy", *METHODS})
     rollouts = {
         each["method"]: [check["rollouts"] for check in each["checks"]] for each in found["curves"]
     }

@@ -24,6 +24,16 @@ from demoalign.config import (
     reward_of,
 )
 from demoalign.evaluation.measured import as_grid
+from demoalign.pipeline.measure import test_rows
+from demoalign.pipeline.pipeline import Pipeline
+from demoalign.pipeline.sources import CANDIDATES, read_sampled
+from demoalign.pipeline.sources import GREEDY as GREEDY_SOURCE
+from demoalign.pipeline.studies.diversity import (
+    Diversity,
+    demonstrated,
+    diversity,
+    first_of_each,
+)
 from demoalign.pipeline.studies.methods import GREEDY, SAMPLES, best_of, compare, golden_by_method
 from demoalign.pipeline.studies.trained import Found, train_in
 from demoalign.pipeline.studies.worlds import (
@@ -89,6 +99,7 @@ def study_of(
     for dial in dials_of(recipe, dials):
         runs: list[dict[str, Array]] = []
         trained: list[dict[str, Found]] = []
+        various: list[dict[str, Diversity]] = []
         for seed in range(seeds):
             pipeline = world(lean(recipe), dial, seed, output)
             measured = finished(pipeline)
@@ -105,12 +116,16 @@ def study_of(
                 }
             )
             trained.append(found)
+            various.append(_various(pipeline, found))
         rivals = {
             "minus_samples": SAMPLES,
             "minus_greedy": GREEDY,
             f"minus_best_of_{n}": best_of(n, title),
         }
-        rows += [{"dial": dial, **row, **_facts(row, trained)} for row in compare(runs, rivals)]
+        rows += [
+            {"dial": dial, **row, **_facts(row, trained), **_by_seed(row, various)}
+            for row in compare(runs, rivals)
+        ]
         curves += [
             {"dial": dial, "method": name, "seed": seed, "checks": _curve(each[name], config)}
             for seed, each in enumerate(trained)
@@ -130,11 +145,29 @@ def _facts(row: Mapping[str, Any], trained: Sequence[Mapping[str, Found]]) -> di
         "kl": estimate(kls),
         "tokens": [float(np.mean(found["tokens"])) for found in each],
         "entropy": [found["entropy"] for found in each],
-        "distinct": [found["distinct"] for found in each],
         "seconds": [found["seconds"] for found in each],
         "kept": [found["summary"]["best"] for found in each],
         "stopped": [found["summary"]["stopped"] for found in each],
     }
+
+
+def _various(pipeline: Pipeline, trained: Mapping[str, Found]) -> dict[str, Diversity]:
+    """Diversity of all that is trained and of the SFT policy, over equally many samples."""
+    recipe, run = pipeline.recipe, pipeline.run.folder
+    reference = demonstrated(recipe, run)
+    sampled = read_sampled(recipe, run)
+    prompts = {row.id for row in test_rows(recipe, run)}
+    count = min(len(found["answers"]) for found in trained.values()) // len(prompts)
+    plain = {SAMPLES: first_of_each(sampled[CANDIDATES], count), GREEDY: sampled[GREEDY_SOURCE]}
+    texts = {name: [each.completion for each in said] for name, said in plain.items()}
+    texts |= {name: found["answers"] for name, found in trained.items()}
+    return {name: diversity(each, reference) for name, each in texts.items()}
+
+
+def _by_seed(row: Mapping[str, Any], seeds: Sequence[Mapping[str, Diversity]]) -> dict[str, Any]:
+    """Each measure of diversity, seed by seed."""
+    name = row["method"]
+    return {key: [each[name][key] for each in seeds] for key in seeds[0].get(name, ())}
 
 
 def _curve(found: Found, config: TrainedConfig) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import numpy as np
 from demoalign.config import TrainedConfig
 from demoalign.evaluation.surface import repetition
 from demoalign.improve.optimise import CHECKS, ROUNDS
-from demoalign.improve.watch import distinct_pairs
 from demoalign.pipeline.goldens import main_golden
 from demoalign.pipeline.improving import log_ratios_to
 from demoalign.pipeline.measure import test_rows
@@ -38,7 +37,7 @@ def train_in(pipeline: Pipeline, name: str, config: TrainedConfig) -> Found:
 
     Returns:
         ``golden``, ``kl`` and ``tokens`` of every sample on the test prompts, prompt by prompt,
-        ``golden_greedy`` of the greedy answers, ``distinct`` and ``repetition`` of the samples,
+        ``golden_greedy`` of the greedy answers, ``repetition`` and the ``answers`` of the samples,
         ``seconds`` of training, the ``rounds`` and ``checks`` of it, and its ``summary``.
     """
     stage = f"trained/{name}"
@@ -89,7 +88,6 @@ def _measured(pipeline: Pipeline, config: TrainedConfig, folder: Path) -> dict[s
         "kl": log_ratios_to(models.sft(), prompts, said),
         "tokens": [len(each.token_ids) for each in said],
         "entropy": -float(np.mean([np.mean(each.token_logprobs or [np.nan]) for each in said])),
-        "distinct": distinct_pairs(texts),
         "repetition": float(np.mean([repetition(text) for text in texts])),
         "answers": texts,
     }
