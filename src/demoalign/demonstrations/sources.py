@@ -72,7 +72,7 @@ def _files_of(folder: Path, split: str) -> list[Path]:
     )
     if not files:
         raise DataError(
-            f"{folder.name}: no data file in this folder (tried {folder.absolute()}); "
+            f"{folder.absolute().name}: no data file in this folder (tried {folder.absolute()}); "
             f"one ends in {', '.join(ENDINGS)}"
         )
     told = {file: _splits_in(file) & {*SPLITS, split} for file in files}
