@@ -55,9 +55,9 @@ def _table(study: Row) -> list[str]:
 def _basis(study: Row) -> str:
     return (
         f"Golden reward of the best of N, mean [95 % interval over prompts], {study['seeds']} "
-        f"seeds; ensembles of {study['members']}, whose members stand for single models. Golden "
-        "fell: in how many runs (for single models: members of runs), and where it was best in "
-        f"those. {printed_by(study)}"
+        f"seeds; ensembles of {study['members']}, whose members have learned from bootstrap "
+        "samples of the pairs, the single model from all of them. Golden fell: in how many runs, "
+        f"and where it was best in those. {printed_by(study)}"
     )
 
 

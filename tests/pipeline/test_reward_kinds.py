@@ -159,10 +159,21 @@ def check_sources(run: Path, elsewhere: Path) -> None:
     assert [rollout.index for rollout in initial] == [0] * len(train)
 
 
-def test_ensemble_given_as_a_number(project: Project) -> None:
-    Pipeline(project.recipe({"reward.0.ensemble": 2})).advance("reward")
-    members = project.run / "reward" / "init-sft"
+@pytest.mark.parametrize("model", ["adapter", "head"])
+def test_ensemble_given_as_a_number(project: Project, model: str) -> None:
+    """The members differ, also those of a kind that has one optimum only."""
+    from demoalign.rewards.reward_model import RewardModel
+
+    name = f"pair-of-{model}s"
+    recipe = project.recipe({"reward": [{**FAST, "model": model, "ensemble": 2}], "name": name})
+    Pipeline(recipe).advance("reward")
+    members = project.run.with_name(name) / "reward" / "init-sft"
     assert {"member-0", "member-1"} <= {path.name for path in members.iterdir()}
+    scores = [
+        RewardModel.load(members / f"member-{i}", device="cpu").score(["Q: a"] * 2, [" b", " c d"])
+        for i in range(2)
+    ]
+    assert np.abs(scores[0] - scores[1]).max() > 1e-3
 
 
 def test_more_samples_make_more_pairs(project: Project) -> None:

@@ -13,6 +13,7 @@ from demoalign.rewards.comparisons import (
     Comparison,
     answers_of_demonstrations,
     answers_of_rollouts,
+    drawn_again,
     hold_out,
     label_pairs,
     pair_preferences,
@@ -60,6 +61,18 @@ def test_sources_from_records() -> None:
     assert answers_of_demonstrations(rows) == {"a": answers("d"), "b": answers("e")}
     pairs = pair_preferences([Preference("a", "A?", "good", "bad")])
     assert pairs == [Comparison("a", "A?", Answer("good"), Answer("bad"))]
+
+
+def test_a_bootstrap_sample_has_whole_prompts() -> None:
+    answer = Answer("yes")
+    pairs = [Comparison(f"p{i // 2}", "Q", answer, answer) for i in range(20)]
+    drawn = drawn_again(pairs, seed=0)
+    assert len(drawn) == 20
+    assert all(drawn.count(2 * i) == drawn.count(2 * i + 1) for i in range(10))
+    assert 2 < len(set(drawn)) / 2 < 10
+    assert drawn == drawn_again(pairs, seed=0) != drawn_again(pairs, seed=1)
+    shares = [len(set(drawn_again(pairs, seed))) / 20 for seed in range(400)]
+    assert sum(shares) / 400 == pytest.approx(1 - 0.9**10, abs=0.02)
 
 
 def test_hold_out_is_by_prompt_and_by_seed() -> None:

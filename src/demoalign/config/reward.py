@@ -28,7 +28,11 @@ _SHORT = {"demonstrations": "demo", "initial": "init", "sft": "sft"}
 
 
 class EnsembleConfig(Section):
-    """Several reward models that differ by seed, seen as one."""
+    """Several reward models seen as one.
+
+    They differ by their seed: first weights and order of the pairs. A ``head``, which is fitted to
+    its only optimum whatever the seed, learns from a bootstrap sample of the training prompts.
+    """
 
     size: PositiveInt = 1
     aggregate: Literal["mean", "min", "mean_minus_std"] = "mean"

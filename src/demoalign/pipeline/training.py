@@ -27,7 +27,7 @@ from demoalign.policies.sft import SftSummary, train_sft
 from demoalign.processes import is_main
 from demoalign.records import Metric
 from demoalign.rewards.agreement import agreement_metrics
-from demoalign.rewards.comparisons import Comparison, hold_out
+from demoalign.rewards.comparisons import Comparison, drawn_again, hold_out
 from demoalign.rewards.distil import distil
 from demoalign.rewards.heldout import (
     Judged,
@@ -167,16 +167,29 @@ def reward_stage(
     for member in range(config.ensemble.size):
         place = member_folder(folder, config, member)
         seed = recipe.seed + 1000 * member
-        model, facts = _train_member(recipe, config, models, training, lessons, seed)
+        drawn = _drawn(config, training, seed)
+        pairs = [training[place] for place in drawn]
+        told = None if lessons is None else lessons[drawn]
+        model, facts = _train_member(recipe, config, models, pairs, told, seed)
         model.save(place)
         judged.append(judge(model, held_out))
-        write_json(place / "training.json", {**facts, "pairs": len(training)})
+        write_json(place / "training.json", {**facts, "pairs": len(pairs)})
         models.drop_rewards()
         del model
         give_back()
     together = judged_together(judged, config.ensemble)
     store_heldout(folder, _heldout(config, together, held_out, checks, recipe.seed))
     models.release()
+
+
+def _drawn(config: RewardConfig, training: Sequence[Comparison], seed: int) -> list[int]:
+    """Places of the pairs that a member learns from.
+
+    The fit of a `head` is convex: it forgets its seed, and only other pairs make another member.
+    """
+    if config.model == "head" and config.ensemble.size > 1:
+        return drawn_again(training, seed)
+    return list(range(len(training)))
 
 
 def store_heldout(folder: Path, metrics: Sequence[Metric]) -> None:

@@ -122,6 +122,19 @@ def held_out_ids(prompt_ids: Iterable[str], share: float, seed: int) -> set[str]
     return {ids[i] for i in order[:count]}
 
 
+def drawn_again(comparisons: Sequence[Comparison], seed: int) -> list[int]:
+    """Places of a bootstrap sample: as many prompts, drawn with replacement, with all their pairs.
+
+    A prompt that is drawn twice is there twice.
+    """
+    places: dict[str, list[int]] = {}
+    for place, pair in enumerate(comparisons):
+        places.setdefault(pair.prompt_id, []).append(place)
+    prompts = list(places.values())
+    draw = np.random.default_rng(seed).integers(0, len(prompts), size=len(prompts))
+    return [place for number in draw for place in prompts[number]]
+
+
 def hold_out(
     comparisons: Sequence[Comparison], share: float, seed: int
 ) -> tuple[list[Comparison], list[Comparison]]:

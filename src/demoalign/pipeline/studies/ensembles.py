@@ -1,7 +1,7 @@
 """Whether ensembles and mixtures choose better, and fall later, than one reward model.
 
 Every ensemble is trained once; its members' scores are aggregated in each way, so that the ways
-differ in nothing else. What stands for a single model is the mean over the members.
+differ in nothing else. The single model has learned from all pairs.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def mixture_name(base: str, how: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Golden reward (P, S) under one way of choosing, and its falls: one, or one a member."""
+    """Golden reward (P, S) under one way of choosing, and whether it falls."""
 
     golden: Array
-    falls: tuple[Fall, ...]
+    fall: Fall
 
 
 def _curves(pipeline: Pipeline) -> dict[tuple[str, str], Curve]:
@@ -119,10 +119,7 @@ def _curves(pipeline: Pipeline) -> dict[tuple[str, str], Curve]:
     found = {}
     for base in BASES:
         scores = [as_grid(values, len(whole["candidates"]))[rows] for values in stored[base]]
-        singles = [_curve(measured, each, sizes) for each in scores]
-        mean = np.mean([each.golden for each in singles], axis=0)
-        falls = tuple(fall for each in singles for fall in each.falls)
-        found[base, SINGLE] = Curve(mean, falls)
+        found[base, SINGLE] = _curve(measured, measured.selectors[base], sizes)
         for way, settings in WAYS.items():
             config = EnsembleConfig(size=MEMBERS, **settings)
             found[base, f"ensemble, {way}"] = _curve(measured, aggregate(scores, config), sizes)
@@ -136,7 +133,7 @@ def _curves(pipeline: Pipeline) -> dict[tuple[str, str], Curve]:
 def _curve(measured: Measured, scores: Array, sizes: Sequence[int]) -> Curve:
     assert measured.golden is not None
     curve = Choosing(scores, sizes).curve(measured.golden["candidates"])
-    return Curve(curve, (fall_of(curve),))
+    return Curve(curve, fall_of(curve))
 
 
 def _member_scores(pipeline: Pipeline) -> dict[str, Any]:
@@ -168,7 +165,7 @@ def _rows(runs: Sequence[Mapping[tuple[str, str], Curve]], sizes: Sequence[int])
     for base, way in runs[0]:
         curves = [run[base, way] for run in runs]
         singles = [run[base, SINGLE] for run in runs]
-        falls = [fall for each in curves for fall in each.falls]
+        falls = [each.fall for each in curves]
         onsets = [sizes[fall.onset] for fall in falls if fall.has_fallen]
         row: Row = {
             "base": base,
@@ -176,7 +173,7 @@ def _rows(runs: Sequence[Mapping[tuple[str, str], Curve]], sizes: Sequence[int])
             "fell": sum(fall.has_fallen for fall in falls),
             "of": len(falls),
             "onsets": onsets,
-            "drop_by_seed": [float(np.mean([f.drop for f in each.falls])) for each in curves],
+            "drop_by_seed": [float(fall.drop) for fall in falls],
             "curve": [],
         }
         for place, n in enumerate(sizes):
