@@ -168,6 +168,34 @@ def test_the_trainers_loss_is_the_weighted_one(model_folder: ModelFolder, tmp_pa
         assert summary.losses == pytest.approx([wanted.item()], rel=1e-4)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_batches_of_like_length_weigh_every_token_alike(
+    model_folder: ModelFolder, tmp_path: Path, accumulation: int
+) -> None:
+    """Over an epoch the steps' losses are the mean over all tokens, not that of batches' means."""
+    backbone = adapted(model_folder("llama", "bos"))
+    texts = [" Yes."] * 20 + [" It has no paper left, so please open the lower tray."] * 20
+    rows = [render(backbone.tokenizer, "Why does it not print?", text) for text in texts]
+    batch = Collator(backbone.tokenizer.pad_token_id)([training_row(row, QUICK) for row in rows])
+    with torch.inference_mode():
+        wanted = learned_nll(backbone, batch, torch.ones(batch["labels"].shape)).item()
+    given = {"batch_size": 4 // accumulation, "accumulation": accumulation}
+    still = {"learning_rate": 1e-9, "group_by_length": True}
+    config = QUICK.model_copy(update={**given, **still})
+    summary = train_sft(backbone, "sft", rows, config, 0, tmp_path)
+    assert summary.steps == 10
+    assert summary.losses == pytest.approx([wanted], rel=1e-4)
+    short, long = (
+        learned_nll(
+            backbone,
+            Collator(backbone.tokenizer.pad_token_id)([training_row(row, QUICK)]),
+            torch.ones(1, len(row.ids)),
+        ).item()
+        for row in (rows[0], rows[-1])
+    )
+    assert abs((short + long) / 2 - wanted) > 0.01 * wanted, "a mean of batches would differ"
+
+
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_accumulation_equals_a_larger_batch(
     model_folder: ModelFolder, tmp_path: Path, weighting: Weighting

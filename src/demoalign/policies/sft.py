@@ -123,7 +123,7 @@ def train_sft(
     model.train()
     title = "SFT" if name == "sft" else f"SFT {name.rpartition('.')[2]}"
     with meter(title, total) as shown, backbone.using(adapter):
-        trainer = _trainer(name, _order(kept, config, seed))(
+        trainer = _trainer(name, _grouped(kept, config, seed))(
             model=model,
             args=_arguments(backbone, config, seed, total, checkpoints),
             train_dataset=Dataset.from_list(kept),
@@ -187,21 +187,37 @@ def _arguments(
     )
 
 
-def _order(rows: Sequence[Mapping[str, Any]], config: SftConfig, seed: int) -> Any:
-    """Batches of like length if the recipe asks for them; None leaves the order to the trainer."""
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Batches of like length.
+
+    Attributes:
+        order: of the rows.
+        tokens: that are learned in an optimiser step, on average. The mean over a step's own tokens
+            would give those of short rows more weight than those of long ones.
+    """
+
+    order: LengthGroups
+    tokens: float
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]], config: SftConfig, seed: int) -> Grouped | None:
+    """None if the recipe does not ask for it."""
     if not config.group_by_length:
         return None
-    return LengthGroups([len(row["input_ids"]) for row in rows], config.batch_size, seed)
+    order = LengthGroups([len(row["input_ids"]) for row in rows], config.batch_size, seed)
+    learned = sum(label != IGNORED for row in rows for label in row["labels"][1:])
+    return Grouped(order, learned / len(rows) * config.batch_size * config.accumulation)
 
 
-def _trainer(name: str, order: Any) -> Any:
+def _trainer(name: str, grouped: Grouped | None) -> Any:
     """The trainer's class; TRL is heavy to import, so only when it is needed."""
     from trl import SFTTrainer
 
     class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-            if order is not None:
-                return order
+            if grouped is not None:
+                return grouped.order
             return super()._get_train_sampler(*args, **kwargs)
 
         def compute_loss(
@@ -211,6 +227,8 @@ def _trainer(name: str, order: Any) -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
+            if grouped is not None and num_items_in_batch is not None:
+                num_items_in_batch = grouped.tokens
             learned = inputs["labels"] != IGNORED
             learned[:, 0] = False  # nothing foretells the first token
             count = int(learned.sum())
