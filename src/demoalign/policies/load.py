@@ -18,6 +18,10 @@ _DTYPES = {
 }
 
 
+NF4_BLOCK = 64
+"""Weights of a row that bitsandbytes scales together at 4 bits."""
+
+
 def choose_device(wanted: str) -> torch.device:
     """The device asked for; ``auto`` is the first accelerator, else the CPU.
 
@@ -93,7 +97,7 @@ def load_base(config: ModelConfig) -> Any:
     """The base as a causal language model, quantised if the recipe asks for it.
 
     Raises:
-        ModelError: as `load_model`, or bitsandbytes is not installed.
+        ModelError: as `load_model`, or bitsandbytes is not installed or cannot do it here.
     """
     from transformers import AutoModelForCausalLM
 
@@ -115,7 +119,23 @@ def load_base(config: ModelConfig) -> Any:
     wanted = BitsAndBytesConfig(**kinds[config.quantisation])
     place = {"": device.index or 0} if device.type == "cuda" else {"": device.type}
     extra = {"quantization_config": wanted, "device_map": place}
-    return load_model(AutoModelForCausalLM, config.base, config, **extra)
+    model = load_model(AutoModelForCausalLM, config.base, config, **extra)
+    if config.quantisation == "4bit" and device.type == "cpu":
+        _check_widths(model)
+    return model
+
+
+def _check_widths(model: Any) -> None:
+    """Refuse what bitsandbytes multiplies on GPUs only: its blocks must not cross a row's end."""
+    from bitsandbytes.nn import Linear4bit
+
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit) and module.in_features % NF4_BLOCK:
+            raise ModelError(
+                f"model.quantisation: 4bit on a CPU needs layers whose inputs are a multiple of "
+                f"{NF4_BLOCK} wide, found {module.in_features} in {name}; set 8bit or none, or use "
+                "a GPU"
+            )
 
 
 def check_folder(folder: str, trust_remote_code: bool = False) -> None:
