@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
         ("policies.py", "policies.json", "policies.svg"),
         ("amount.py", "amount.json", "amount.svg"),
         ("transfer.py", "transfer.json", "transfer.svg"),
+        ("ensembles.py", "ensembles.json", "ensembles.svg"),
         ("alarm.py", "alarm.json", "alarm.svg"),
         ("heterogeneity.py", "heterogeneity.json", "heterogeneity.svg"),
         ("trained.py", "optimisers.json", "optimisers.svg"),
