@@ -87,6 +87,25 @@ def test_the_one_shot_method_is_no_rounds(model_folder: ModelFolder, tmp_path: P
 @pytest.mark.parametrize(
     ("start", "adapter"), [("sft", "lora"), ("initial", "lora"), ("sft", "none")]
 )
+def test_the_discriminator_begins_with_the_sft_policys_weights(
+    model_folder: ModelFolder, tmp_path: Path, start: str, adapter: str
+) -> None:
+    made = make_project(tmp_path, model_folder("llama", "eos_only"), reward=[{"model": "head"}])
+    section = {"method": "adversarial", "rounds": 0, "prompts": 4, "check": CHECK, "samples": 2}
+    section |= {"discriminator": {"start": start, "warmup": 0}}
+    changes: Any = {"improve": section, "model.adapter.kind": adapter}
+    Pipeline(made.recipe(changes)).advance("policy")
+    name = "adapter_model.safetensors" if adapter == "lora" else "model.safetensors"
+    mine = load_file(made.run / "policy" / "discriminator" / name)
+    its = load_file(made.run / "sft" / name)
+    body = [key for key in its if key in mine]
+    assert body
+    assert all(torch.equal(mine[key], its[key]) for key in body) == (start == "sft")
+
+
+@pytest.mark.parametrize(
+    ("start", "adapter"), [("sft", "lora"), ("initial", "lora"), ("sft", "none")]
+)
 def test_irls_reward_begins_with_the_sft_policys_weights(
     model_folder: ModelFolder, tmp_path: Path, start: str, adapter: str
 ) -> None:

@@ -15,8 +15,9 @@ Negatives = Annotated[str, Field(pattern=r"^(policy|initial|sft|policy:.+)$")]
 class DiscriminatorConfig(Section):
     """What tells the demonstrator from the policy, and what keeps it from being too sure.
 
-    ``negatives`` are drawn equally often: ``policy`` is the one that learns. Of its samples the
-    share ``replay`` is from earlier rounds (at most ``memory`` of them) or from the SFT policy.
+    It begins with the weights of the ``start`` policy. ``negatives`` are drawn equally often:
+    ``policy`` is the one that learns. Of its samples the share ``replay`` is from earlier rounds
+    (at most ``memory`` of them) or from the SFT policy.
     ``warmup`` steps are taken before the first round and ``steps`` in each. Regularisers:
     ``label_smoothing`` (how far labels are from 0 and 1), ``gradient_penalty`` (weight of the
     squared norm of the logit's gradient by the embeddings), ``spectral_norm`` (the head's norm
@@ -24,6 +25,7 @@ class DiscriminatorConfig(Section):
     never).
     """
 
+    start: Literal["sft", "initial"] = "sft"
     positives: Source = "demonstrations"
     negatives: Annotated[tuple[Negatives, ...], Field(min_length=1)] = ("policy",)
     warmup: Annotated[int, Field(ge=0)] = 40

@@ -27,7 +27,11 @@ def opposed_sources(config: AdversarialConfig) -> set[str]:
 
 
 def adversarial_reward(
-    recipe: Recipe, config: AdversarialConfig, backbone: Backbone, answers: Mapping[str, Answers]
+    recipe: Recipe,
+    config: AdversarialConfig,
+    backbone: Backbone,
+    answers: Mapping[str, Answers],
+    sft: Path,
 ) -> AdversarialReward:
     """The reward that learns, before it has learned anything.
 
@@ -36,10 +40,12 @@ def adversarial_reward(
         config: of the method.
         backbone: on which the policy learns; gains the discriminator's adapter.
         answers: of `opposed_sources`.
+        sft: folder of the SFT policy, whose weights it may begin with.
     """
+    start = sft if config.discriminator.start == "sft" else None
     kind = "adapter" if recipe.model.adapter.kind == "lora" else "full"
     described = RewardConfig(name=NAME, model=kind)
-    scorer = fresh_scorer(described, recipe.model, backbone, recipe.seed, NAME)
+    scorer = fresh_scorer(described, recipe.model, backbone, recipe.seed, NAME, start)
     network = Discriminator(backbone, scorer, config.discriminator, config.level == "token")
     sides = {source: _by_prompt(backbone, each) for source, each in answers.items()}
     return AdversarialReward(

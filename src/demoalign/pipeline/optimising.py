@@ -64,7 +64,8 @@ def _train_adversarial(
     setting: Setting, config: AdversarialConfig, answers: Mapping[str, Answers]
 ) -> Summary:
     config = settled(setting.recipe, config, False)
-    reward = adversarial_reward(setting.recipe, config, setting.asking.policy.backbone, answers)
+    backbone, sft = setting.asking.policy.backbone, setting.models.sft_folder
+    reward = adversarial_reward(setting.recipe, config, backbone, answers, sft)
     seed = setting.recipe.seed
     training = Training(setting.asking, setting.prompts, setting.held_out, config, seed)
     found = optimise(training, reward, setting.folder, setting.store_last)

@@ -21,6 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 LEVELS = ("trajectory", "token")
 STABILISERS: dict[str, dict[str, Any]] = {
+    "starts from the base": {"discriminator": {"start": "initial"}},
     "no label smoothing": {"discriminator": {"label_smoothing": 0.0}},
     "no target accuracy": {"discriminator": {"target_accuracy": None}},
     "no replay": {"discriminator": {"replay": 0.0}},
