@@ -8,11 +8,11 @@ policies are the initial policy's samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demoalign.config import Recipe, parse_recipe
+from demoalign.config import BaselineBase, DpoConfig, Recipe, SftBaselineConfig, parse_recipe
 from demoalign.evaluation.measured import Measured
 from demoalign.pipeline.sources import CANDIDATES, GREEDY
 from demoalign.pipeline.studies.methods import compare, golden_by_method
@@ -47,8 +47,8 @@ BASELINES: tuple[dict[str, Any], ...] = (
 """The paper's three, and what is usually done with preferences once there is an SFT policy."""
 
 
-SFT_ONLY = ("token_weighting", "keep_checkpoints", "packing")
-"""Settings of the recipe's SFT that other trainings do not have."""
+KINDS: dict[str, type[BaselineBase]] = {"sft": SftBaselineConfig, "dpo": DpoConfig}
+"""What the settings of the recipe's SFT have to fit into."""
 
 
 def study_policies(recipe: Recipe, seeds: int, output: Path) -> dict[str, Any]:
@@ -73,13 +73,18 @@ def study_policies(recipe: Recipe, seeds: int, output: Path) -> dict[str, Any]:
 def with_baselines(recipe: Recipe) -> Recipe:
     """The recipe with the policies of Figure 3, all trained with the settings of its SFT."""
     raw = lean(recipe, N).model_dump(mode="json")
-    settings = {key: value for key, value in raw["sft"].items() if key not in SFT_ONLY}
-    raw["baselines"] = [settings | each for each in BASELINES]
+    raw["baselines"] = [_shared(raw["sft"], each["method"]) | each for each in BASELINES]
     raw["rollouts"]["train_prompts"] = None
     raw["evaluation"]["truncated_samples"] = recipe.evaluation.truncated_samples
     cheap = [each for each in raw["reward"] if each["model"] in CHEAP]
     raw["reward"] = cheap or raw["reward"][:1]
     return parse_recipe(raw, recipe.name)
+
+
+def _shared(sft: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The settings of the recipe's SFT that a method has, too."""
+    has = KINDS[method].model_fields
+    return {key: value for key, value in sft.items() if key in has and key != "keep_checkpoints"}
 
 
 def _rows(runs: Sequence[Measured]) -> list[dict[str, Any]]:
