@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
         ("alarm.py", "alarm.json", "alarm.svg"),
         ("heterogeneity.py", "heterogeneity.json", "heterogeneity.svg"),
         ("trained.py", "optimisers.json", "optimisers.svg"),
+        ("trained.py", "adversarial.json", "adversarial.svg"),
         ("rejection.py", "rejection.json", "rejection.svg"),
         ("discriminator.py", "discriminator.json", "discriminator.svg"),
         ("closed_form.py", "closed-form.json", "closed-form.svg"),
