@@ -167,8 +167,7 @@ def draw_iterations(results: Row) -> Figure:
         grid[1][place].set_xlabel("iteration")
     grid[0][0].set_ylabel("reward accuracy, held out")
     grid[1][0].set_ylabel("golden reward of samples")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    _legend(figure, grid[0][0], len(dials))
     return figure
 
 
@@ -200,8 +199,7 @@ def draw(results: Row) -> Figure:
             if key == "rollouts" and dial is not None:
                 axes.set_title(f"dial {dial:g}")
         row[0].set_ylabel("golden reward")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    _legend(figure, grid[0][0], len(dials))
     return figure
 
 
@@ -224,6 +222,13 @@ def _lines(axes: Axes, seeds: Sequence[Sequence[Row]], key: str, colour: str, la
         markersize=4,
         label=label,
     )
+
+
+def _legend(figure: Figure, axes: Axes, panels: int) -> None:
+    """Below everything, no wider than the panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = min(4, 2 * panels)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def mean(values: Sequence[float]) -> float:
