@@ -47,7 +47,7 @@ def _root(
 def _share_cores() -> None:
     """Let threads that wait for others spin for a moment only, where the user has not said.
 
-    Spinning as long as OpenMP does by default makes a training step 6 times slower beside one
+    Spinning as long as OpenMP does by default makes a training step 3.6 times slower beside one
     other busy process; not spinning at all makes it 1.7 times slower alone (docs/LOG.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
