@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from demoalign.config import ModelConfig, parse_recipe
 from demoalign.errors import ModelError
@@ -70,6 +71,8 @@ def test_a_whole_run(wide: str, bits: str, kind: str, tmp_path: Path) -> None:
     kinds = {type(module).__name__ for module in backbone.causal.modules()}
     assert kind in kinds
     run = tmp_path / "quantised"
+    learned = load_file(run / "sft" / "adapter_model.safetensors")
+    assert all(each.abs().max() > 0 for key, each in learned.items() if "lora_B" in key)
     assert {row["policy"] for row in metrics_of(run, "kl")} >= {"sft", "extrapolated"}
     scores = lines_of(run / "best-of-n" / "scores.jsonl")
     assert {line["reward_model"] for line in scores} >= {"init-sft", "init-demo", "density-ratio"}

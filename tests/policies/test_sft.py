@@ -168,12 +168,17 @@ def test_the_trainers_loss_is_the_weighted_one(model_folder: ModelFolder, tmp_pa
         assert summary.losses == pytest.approx([wanted.item()], rel=1e-4)
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_batches_of_like_length_weigh_every_token_alike(
-    model_folder: ModelFolder, tmp_path: Path, accumulation: int
+    model_folder: ModelFolder, tmp_path: Path, accumulation: int, told: bool
 ) -> None:
-    """Over an epoch the steps' losses are the mean over all tokens, not that of batches' means."""
+    """Over an epoch the steps' losses are the mean over all tokens, not that of batches' means.
+
+    The trainer tells how many tokens a step has only for models that say they can use it.
+    """
     backbone = adapted(model_folder("llama", "bos"))
+    backbone.causal.accepts_loss_kwargs = told
     texts = [" Yes."] * 20 + [" It has no paper left, so please open the lower tray."] * 20
     rows = [render(backbone.tokenizer, "Why does it not print?", text) for text in texts]
     batch = Collator(backbone.tokenizer.pad_token_id)([training_row(row, QUICK) for row in rows])

@@ -227,8 +227,11 @@ def _trainer(name: str, grouped: Grouped | None) -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            if grouped is not None and num_items_in_batch is not None:
-                num_items_in_batch = grouped.tokens
+            if grouped is not None:
+                steps = (
+                    1 if num_items_in_batch is not None else self.args.gradient_accumulation_steps
+                )
+                num_items_in_batch = grouped.tokens / steps  # untold, the trainer divides by them
             learned = inputs["labels"] != IGNORED
             learned[:, 0] = False  # nothing foretells the first token
             count = int(learned.sum())
