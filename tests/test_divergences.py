@@ -13,6 +13,7 @@ from demoalign.divergences import (
     conjugate,
     critic,
     divergence,
+    equal_offset,
     generator,
     offset,
     policy_reward,
@@ -170,6 +171,44 @@ def test_policy_gradient_at_the_token_level(name: DivergenceName, alpha: float |
     if offset(name, alpha):
         without = gradient((log_q.exp() * bare).sum(), logits)
         assert (without - wanted).abs().max() > 1e-3
+
+
+def balanced(name: DivergenceName, log_p: Tensor, log_q: Tensor, alpha: float | None) -> Tensor:
+    """D_f with f(u) - f'(1) (u - 1) in f's place."""
+    slope = float(critic(name, torch.zeros((), dtype=torch.float64), alpha))
+    return divergence(name, log_p, log_q, alpha) - slope * (log_p.exp() - log_q.exp()).sum()
+
+
+@EVERY
+def test_between_occupancy_measures_the_equal_offset_makes_a_divergence(
+    name: DivergenceName, alpha: float | None
+) -> None:
+    """Its policy gradient is minus that of f less its slope at 1, which is smallest at equals."""
+    demonstrator, logits = two()
+    log_p = TEXTS.occupancy(TEXTS.policy(demonstrator))
+    log_q = TEXTS.occupancy(TEXTS.policy(logits))
+    wanted = -gradient(balanced(name, log_p, log_q, alpha), logits)
+    reward = policy_reward(name, (log_p - log_q).detach(), alpha) + equal_offset(name, alpha)
+    close(gradient((log_q.exp() * reward).sum(), logits), wanted)
+    close(policy_reward(name, RATIOS * 0, alpha) + equal_offset(name, alpha), RATIOS * 0)
+
+    for scale in (0.5, 1.0, 2.0):  # masses that differ by as much as lengths may
+        assert balanced(name, log_p, log_q + math.log(scale), alpha) > 0.01
+
+
+@EVERY
+def test_as_printed_two_divergences_are_not_smallest_at_the_demonstrator(
+    name: DivergenceName, alpha: float | None
+) -> None:
+    """Between occupancy measures: their gradient there is that of the mean length."""
+    same = TEXTS.logits(0).requires_grad_()
+    log_p = TEXTS.occupancy(TEXTS.policy(TEXTS.logits(0)))
+    log_q = TEXTS.occupancy(TEXTS.policy(same))
+    nothing = torch.zeros_like(same)
+    close(gradient(balanced(name, log_p, log_q, alpha), same), nothing)
+    printed = gradient(divergence(name, log_p, log_q, alpha), same)
+    length = gradient(log_q.exp().sum(), same)
+    close(printed, {"airl": length, "fairl": -length}.get(name, nothing))
 
 
 @EVERY

@@ -21,8 +21,9 @@ alpha  D_alpha(P || Q)       see `generator`                (exp((1-alpha) h) - 
 The paper calls gail's divergence JS; with its f it is twice the Jensen-Shannon divergence.
 alpha = 1 is reverse KL and alpha = 0 forward KL. A constant in the reward does not matter between
 distributions, whose masses sum to 1: trajectories. Occupancy measures of texts sum to the mean
-length, so that at the token level a constant pays for every token: see `offset`. All functions are
-elementwise and differentiable; h, T and what they give are in nats.
+length, so that at the token level a constant pays for every token: see `offset` and
+`equal_offset`. All functions are elementwise and differentiable; h, T and what they give are in
+nats.
 """
 
 from __future__ import annotations
@@ -68,6 +69,18 @@ def offset(name: DivergenceName, alpha: float | None = None) -> float:
     """
     _order(name, alpha)
     return {"airl": -1.0, "gail": -math.log(2)}.get(name, 0.0)
+
+
+def equal_offset(name: DivergenceName, alpha: float | None = None) -> float:
+    """-r(0): with it nothing is earned by what both say equally often.
+
+    It belongs to f(u) - f'(1) (u - 1), which between distributions has the divergence of f. Of
+    masses that do not sum to 1, as occupancy measures', it makes a divergence too, never below 0
+    and 0 between equals only; f as the paper prints it does so for gail and alpha, but not for
+    airl and fairl.
+    """
+    _order(name, alpha)
+    return {"gail": -math.log(2), "fairl": -1.0}.get(name, 0.0)
 
 
 def generator(name: DivergenceName, log_ratio: Tensor, alpha: float | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from demoalign.config import AdapterConfig, AdversarialConfig, DiscriminatorConfig
-from demoalign.divergences import offset, policy_reward
+from demoalign.divergences import equal_offset, policy_reward
 from demoalign.errors import TrainingError
 from demoalign.improve.adversarial import AdversarialReward, Sides
 from demoalign.improve.discriminator import Discriminator
@@ -168,22 +168,43 @@ def test_rewards_are_the_divergences(
     logits = made.discriminator.logits(said.rows)
     for found, each in zip(made.judge(said), logits, strict=True):
         cut = torch.from_numpy(each.clip(-0.5, 0.5))
-        wanted = policy_reward(name, cut, alpha).numpy() + offset(name, alpha)
+        wanted = policy_reward(name, cut, alpha).numpy() + equal_offset(name, alpha)
         np.testing.assert_allclose(found, wanted)
 
 
-def test_whitened_over_all_tokens_and_less_for_what_does_not_end(
+def test_tokens_are_whitened_without_moving_their_zero_and_cut_answers_earn_less(
     rewarded: Callable[..., AdversarialReward],
 ) -> None:
+    said = said_of([*UPS, *DOWNS])
     made = rewarded(whiten=True)
-    every = np.concatenate(made.judge(said_of([*UPS, *DOWNS])))
-    assert every.mean() == pytest.approx(0, abs=1e-5)
-    assert every.std() == pytest.approx(1, abs=1e-3)
+    every = np.concatenate(made.judge(said))
+    assert np.square(every).mean() == pytest.approx(1, abs=1e-3)
+    plain = np.concatenate(rewarded().judge(said))
+    np.testing.assert_allclose(every / plain, (every / plain)[0], rtol=1e-6)
+    assert (every / plain)[0] > 0
     punished = rewarded(whiten=True, unfinished=3.0)
     ended, cut = (punished.judge(said_of(UPS, finished)) for finished in (True, False))
     for one, other in zip(ended, cut, strict=True):
         np.testing.assert_allclose(one[:-1], other[:-1])
         assert one[-1] - other[-1] == pytest.approx(3)
+
+
+def test_tokens_said_again_are_held_to_be_the_policys(
+    rewarded: Callable[..., AdversarialReward],
+) -> None:
+    said = said_of([Row((5, 6), (*range(7, 12), *range(7, 12), 3)), DOWNS[0]])
+    made, paying = (rewarded(repeats=each, logit_clip=50.0) for each in (3, None))
+    for each in (made, paying):
+        for _ in range(5):
+            each.discriminator.step(said.rows[:1], said.rows[1:])
+    logits = made.discriminator.logits(said.rows)
+    again = np.array([False] * 5 + [True] * 5 + [False])
+    found, other = made.judge(said)
+    assert (logits[0][again] > 0).any(), "the test needs a repetition that would be paid"
+    np.testing.assert_allclose(found, np.where(again, -np.abs(logits[0]), logits[0]))
+    np.testing.assert_allclose(other, logits[1])
+    np.testing.assert_allclose(made.view(said), [found.mean(), other.mean()])
+    np.testing.assert_allclose(paying.judge(said)[0], logits[0])
 
 
 def test_what_is_replayed_survives(rewarded: Callable[..., AdversarialReward]) -> None:

@@ -43,6 +43,8 @@ class RoundsConfig(Section):
     ``level: token`` every token has its own reward, which a reward in closed form and token-level
     discriminators give; ``auto`` is token where the reward has them, else trajectory, and for grpo
     always trajectory: standardised token by token it punishes every token that earns nothing.
+    Where tokens have rewards, a run of ``repeats`` tokens that the answer has had before loses what
+    it would earn: a sum over tokens would pay for saying a good sentence again. None pays.
     """
 
     rounds: Annotated[int, Field(ge=0)] = 40
@@ -52,6 +54,7 @@ class RoundsConfig(Section):
     beta: NonNegative = 0.1
     standardise: bool = True
     reward_clip: Positive | None = None
+    repeats: PositiveInt | None = 4
     unfinished: NonNegative = 2.0
     passes: PositiveInt = 1
     minibatches: PositiveInt = 1
@@ -72,14 +75,9 @@ class RoundsConfig(Section):
 
 
 class AgainstConfig(RoundsConfig):
-    """What maximises a ``reward`` of the recipe that stays as it is.
-
-    Where its tokens have rewards, a run of ``repeats`` tokens that the answer has had before loses
-    what it would earn: a sum over tokens would pay for saying a good sentence again. None pays.
-    """
+    """What maximises a ``reward`` of the recipe that stays as it is."""
 
     reward: Name | None = None
-    repeats: PositiveInt | None = 4
     passes: PositiveInt = 2
     minibatches: PositiveInt = 2
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demoalign.config import AdversarialConfig
-from demoalign.divergences import offset, policy_reward
+from demoalign.divergences import equal_offset, policy_reward
 from demoalign.errors import TrainingError
 from demoalign.improve.discriminator import Discriminator
 from demoalign.improve.experience import Said
@@ -81,7 +81,7 @@ class AdversarialReward:
 
     def view(self, said: Said) -> Array:
         """(B,) logits: how surely a completion is the demonstrator's; means over its tokens."""
-        return np.array([each.mean() for each in self._logits(said)])
+        return np.array([each.mean() for each in self._judged(said)])
 
     def learn(self, said: Said, number: int) -> Noted:
         """Steps on the round's completions and on replayed ones; means over the steps."""
@@ -95,10 +95,12 @@ class AdversarialReward:
     def judge(self, said: Said) -> list[Array]:
         """Rewards of whole completions (1,), or of their tokens (T,)."""
         config = self.config
-        found = [self._rewards(each) for each in self._logits(said)]
+        found = [self._rewards(each) for each in self._judged(said)]
         if config.whiten and len(found) > 1:
             every = np.concatenate(found)
-            mean, deviation = every.mean(), every.std() + 1e-6
+            # taking the mean from every token would pay for length
+            mean = 0.0 if self.discriminator.by_token else every.mean()
+            deviation = np.sqrt(np.square(every - mean).mean()) + 1e-6
             found = [(each - mean) / deviation for each in found]
         return said.shaped(found, config.reward_clip, config.unfinished)
 
@@ -115,15 +117,17 @@ class AdversarialReward:
         backbone = self.discriminator.backbone
         return render_rows(backbone.tokenizer, answers, backbone.context)
 
-    def _logits(self, said: Said) -> list[Array]:
-        return self.discriminator.logits(self._rows(said))
+    def _judged(self, said: Said) -> list[Array]:
+        """Logits, of tokens below 0 where they are said again."""
+        logits = self.discriminator.logits(self._rows(said))
+        return said.once(logits, self.config.repeats) if self.discriminator.by_token else logits
 
     def _rewards(self, logits: Array) -> Array:
         config = self.config
         cut = torch.from_numpy(logits.clip(-config.logit_clip, config.logit_clip))
         rewards = policy_reward(config.divergence, cut, config.alpha).numpy()
         if self.discriminator.by_token:  # a constant pays for every token
-            rewards = rewards + offset(config.divergence, config.alpha)
+            rewards = rewards + equal_offset(config.divergence, config.alpha)
         found: Array = rewards
         return found
 
