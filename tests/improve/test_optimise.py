@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from demoalign.config import PpoConfig, RolloutsConfig
 from demoalign.errors import TrainingError
-from demoalign.improve.learner import policy_weights
+from demoalign.improve.learner import learning_weights, policy_weights
 from demoalign.improve.optimise import CHECKS, ROUNDS, optimise
 from demoalign.policies import Policy
 from demoalign.rollouts.transformers_engine import TransformersEngine
@@ -126,6 +127,24 @@ def test_too_few_prompts(model_folder: ModelFolder, tmp_path: Path) -> None:
     training = training_of(disturbed(model_folder("llama", "eos_only")), config_of(prompts=9))
     with pytest.raises(TrainingError, match=r"improve\.prompts: a round needs 9 .* found 8"):
         optimise(training, reward(), tmp_path, nothing)
+
+
+def test_the_objective_is_watched_in_the_methods_own_unit(model_folder: ModelFolder) -> None:
+    """grpo's beta is in deviations of the reward within a prompt."""
+    training = training_of(disturbed(model_folder("llama", "eos_only")), config_of())
+    asking, held_out = training.asking, training.held_out
+    with torch.no_grad():
+        for weight in learning_weights(asking.policy).values():
+            weight.mul_(1.5)
+    said = asking.say(held_out.specs, held_out.config.samples, held_out.seed)
+    rewards = reward().view(said)
+    unit = rewards.reshape(2, 2).std(axis=1, ddof=1).mean()
+    assert unit not in (0, 1)
+    assert np.abs(said.kl).max() > 0.01
+    for by_deviation, beta in ((False, 0.5), (True, 0.5 * unit)):
+        done = held_out.check(asking, reward().view, 0, 0.5, by_deviation=by_deviation)
+        wanted = (rewards - beta * said.kl).reshape(2, 2).mean(axis=1)
+        np.testing.assert_allclose(np.array(done.watched, dtype=np.float64), wanted)
 
 
 def test_a_reward_that_scores_nothing_learns_nothing(

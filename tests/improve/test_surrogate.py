@@ -69,9 +69,30 @@ def test_rloo_of_tokens_by_hand() -> None:
 def test_grpo_of_tokens_by_hand() -> None:
     said = experience()
     found = lesson_of(GrpoConfig(level="token"), said).advantages
-    group = said.rewards[:3][said.mask[:3].bool()]
-    steps = (said.rewards[0] - group.mean()) / (group.std() + 1e-4)
-    assert float(found[0, 2]) == pytest.approx(float(steps[2] + steps[3]), abs=1e-4)
+    returns = [[float(said.rewards[b, t:].sum()) for t in range(4)] for b in range(6)]
+    for b, t in ((0, 0), (0, 2), (2, 1), (4, 2)):
+        group = np.array(returns[:3] if b < 3 else returns[3:])
+        wanted = (returns[b][t] - group[:, t].mean()) / (group[:, 0].std(ddof=1) + 1e-4)
+        assert float(found[b, t]) == pytest.approx(wanted, abs=1e-5)
+    assert float(found[1, 1]) == 0  # padding
+
+
+def test_grpos_first_token_has_the_credit_of_the_whole() -> None:
+    for lost in (None, 4):
+        said = experience(lost=lost)
+        tokens, whole = (
+            lesson_of(GrpoConfig(level=level), said).advantages for level in ("token", "trajectory")
+        )
+        torch.testing.assert_close(tokens[:, 0], whole[:, 0])
+
+
+def test_a_reward_at_the_end_is_the_same_by_token_until_others_have_ended() -> None:
+    """Whole answers' advantages at every token up to the shortest answer's end."""
+    said = experience(at_end=True)
+    tokens, whole = (
+        lesson_of(GrpoConfig(level=level), said).advantages for level in ("token", "trajectory")
+    )
+    torch.testing.assert_close(tokens[3:, :2], whole[3:].expand(3, 2))
 
 
 @pytest.mark.parametrize("config", EVERY, ids=lambda each: f"{each.method}-{each.level}")
@@ -148,9 +169,10 @@ def test_the_optimum_is_the_exact_one(config: Any) -> None:
     np.testing.assert_allclose(learned(config), optimum(1.0), atol=0.01)
 
 
-def test_grpos_optimum_is_that_of_the_standardised_reward() -> None:
+@pytest.mark.parametrize("level", ["trajectory", "token"])
+def test_grpos_optimum_is_that_of_the_standardised_reward(level: Any) -> None:
     """Its beta is in units of the reward's deviation under the policy that it ends at."""
-    found = learned(GrpoConfig(level="trajectory", beta=1.0))
+    found = learned(GrpoConfig(level=level, beta=1.0))
     mean = (found * REWARD).sum()
     deviation = math.sqrt(float((found * (REWARD - mean).square()).sum()))
     np.testing.assert_allclose(found, optimum(deviation), atol=0.01)

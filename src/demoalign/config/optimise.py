@@ -15,18 +15,19 @@ Positive = Annotated[float, Field(gt=0)]
 class CheckConfig(Section):
     """How a training is watched on prompts that it does not learn from, and when it stops.
 
-    Every ``every`` rounds the policy answers ``prompts`` training prompts that are held out,
-    ``samples`` times each. ``witness`` is another reward of the recipe that is asked for its view:
-    training stops when it falls (paired by prompt, the 95 % interval of the fall above 0), which is
-    where over-optimisation begins. ``auto`` is the recipe's reward in closed form where that is not
-    the reward itself; None is nobody, and then the objective is watched. It also stops beyond
-    ``kl`` nats from the SFT policy, and at a collapse: entropy or distinct pairs of words below the
-    share ``collapse`` of what they were, or as large a share of answers more that do not end.
+    Every ``every`` rounds the policy answers ``prompts`` training prompts that are held out (at
+    most a quarter of all), ``samples`` times each. ``witness`` is another reward of the recipe that
+    is asked for its view: training stops when it falls (paired by prompt, the 95 % interval of the
+    fall above 0), which is where over-optimisation begins. ``auto`` is the recipe's reward in
+    closed form where that is not the reward itself; None is nobody, and then the objective is
+    watched. It also stops beyond ``kl`` nats from the SFT policy, and at a collapse: entropy or
+    distinct pairs of words below the share ``collapse`` of what they were, or as large a share of
+    answers more that do not end.
     What has collapsed is not kept.
     """
 
     every: PositiveInt = 10
-    prompts: PositiveInt = 32
+    prompts: PositiveInt = 64
     samples: PositiveInt = 4
     witness: Name | Literal["auto"] | None = "auto"
     kl: Positive | None = None
@@ -41,8 +42,7 @@ class RoundsConfig(Section):
     Rewards of whole answers are in units of their standard deviation over the SFT policy's samples
     (``standardise``); an answer that does not end loses ``unfinished`` of them. With
     ``level: token`` every token has its own reward, which a reward in closed form and token-level
-    discriminators give; ``auto`` is token where the reward has them, else trajectory, and for grpo
-    always trajectory: standardised token by token it punishes every token that earns nothing.
+    discriminators give; ``auto`` is token where the reward has them, else trajectory.
     Where tokens have rewards, a run of ``repeats`` tokens that the answer has had before loses what
     it would earn: a sum over tokens would pay for saying a good sentence again. None pays.
     """

@@ -93,7 +93,15 @@ class HeldOut:
     seed: int
     lookers: Lookers = field(default_factory=Lookers)
 
-    def check(self, asking: Asking, judge: Judge | None, rounds: int, beta: float | None) -> Check:
+    def check(
+        self,
+        asking: Asking,
+        judge: Judge | None,
+        rounds: int,
+        beta: float | None,
+        *,
+        by_deviation: bool = False,
+    ) -> Check:
         """Have the policy answer.
 
         Args:
@@ -102,6 +110,8 @@ class HeldOut:
             rounds: that it has learned.
             beta: of the objective E[r] - beta KL, which is watched where there is no witness;
                 None if the reward changes, so that there is none to watch.
+            by_deviation: whether beta is in units of the reward's deviation within a prompt, as
+                grpo's is.
         """
         said = asking.say(self.specs, self.config.samples, self.seed)
         rewards = None if judge is None else judge(said)
@@ -126,7 +136,8 @@ class HeldOut:
                 means[name] = mean_known(seen[name])
         watched = seen.get("witness")
         if watched is None and beta is not None and rewards is not None:
-            watched = rewards - beta * said.kl
+            unit = self._deviation(rewards) if by_deviation else 1.0
+            watched = rewards - beta * unit * said.kl
         return Check(rounds, means, self._by_prompt(watched), self._intervals(seen))
 
     def _intervals(self, seen: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
@@ -137,6 +148,14 @@ class HeldOut:
             if known:
                 found[name] = bootstrap_mean(np.array(known), self.seed)
         return found
+
+    def _deviation(self, rewards: Array) -> float:
+        """Mean standard deviation of a prompt's answers; of all answers if there is one of each."""
+        grid = rewards.reshape(-1, self.config.samples)
+        if grid.shape[1] < 2:
+            return float(np.nanstd(grid))
+        known = grid[np.isfinite(grid).sum(1) > 1]
+        return float(np.nanstd(known, axis=1, ddof=1).mean()) if len(known) else 1.0
 
     def _by_prompt(self, values: Array | None) -> tuple[float | None, ...]:
         """(P,) mean of each prompt's answers that have a value; None where none has."""

@@ -214,7 +214,13 @@ class Loop:
         """Answer the held-out prompts; why training should stop."""
         config, held_out = self.training.config, self.training.held_out
         beta = config.beta if self.reward.is_fixed else None
-        done = held_out.check(self.training.asking, self.reward.view, len(self.rounds), beta)
+        done = held_out.check(
+            self.training.asking,
+            self.reward.view,
+            len(self.rounds),
+            beta,
+            by_deviation=config.method == "grpo",
+        )
         self.checks.append(done)
         append_line(self.folder / CHECKS, asdict(done))
         track(f"{config.method} check", done.means, len(self.rounds))

@@ -45,12 +45,39 @@ def rloo_advantages(rewards: Tensor) -> Tensor:
 
 def grpo_advantages(rewards: Tensor) -> Tensor:
     """Reward standardised within its prompt (Shao et al., 2024); arguments as `rloo_advantages`."""
+    return _centred(rewards) / (_deviations(rewards)[:, None] + SCALE_FLOOR)
+
+
+def grpo_credits(returns: Tensor) -> Tensor:
+    """What is still to come, less the others' mean at the same token, in the unit of the whole.
+
+    At the first token it is `grpo_advantages` of whole completions; a later token is not credited
+    with what was earned before it. Process supervision (Shao et al., 2024, section 4.1.3) takes
+    the mean from every step's reward instead, which pays for length: a step that earns nothing is
+    punished where the mean is above 0.
+
+    Args:
+        returns: (P, K, T) sums of this and all later rewards, 0 behind the end, NaN in completions
+            that are not scored.
+
+    Returns:
+        (P, K, T); 0 for what is not scored, and where a prompt has only one scored completion.
+    """
+    return _centred(returns.mT).mT / (_deviations(returns[..., 0])[:, None, None] + SCALE_FLOOR)
+
+
+def _centred(rewards: Tensor) -> Tensor:
+    """(..., K) less the mean of what is scored; 0 for what is not, or has no other."""
     scored = rewards.isfinite()
     count = scored.sum(-1, keepdim=True)
     mean = torch.where(scored, rewards, 0.0).sum(-1, keepdim=True) / count
-    gaps = torch.where(scored, rewards - mean, 0.0)
-    deviation = (gaps.square().sum(-1, keepdim=True) / (count - 1)).sqrt()
-    return torch.where(scored & (count > 1), gaps / (deviation + SCALE_FLOOR), 0.0)
+    return torch.where(scored & (count > 1), rewards - mean, 0.0)
+
+
+def _deviations(rewards: Tensor) -> Tensor:
+    """(...) standard deviation of what is scored of (..., K); 0 of fewer than two."""
+    count = rewards.isfinite().sum(-1)
+    return (_centred(rewards).square().sum(-1) / (count - 1).clamp(min=1)).sqrt()
 
 
 def returns_to_go(rewards: Tensor, mask: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from demoalign.config import (
 )
 from demoalign.improve.experience import Experience
 from demoalign.improve.policy_gradient import (
-    SCALE_FLOOR,
     gae,
     grpo_advantages,
+    grpo_credits,
     kl_penalised,
     kl_to_reference,
     masked_mean,
@@ -135,17 +135,14 @@ def _against_others(config: RlooConfig | AdversarialConfig, said: Experience) ->
 
 
 def _standardised(config: GrpoConfig, said: Experience) -> Tensor:
-    """(B, 1), or (B, T) by process supervision (Shao et al., 2024, section 4.1.3)."""
+    """(B, 1), or (B, T) with credit for what is to come."""
     if config.level != "token":
         totals = said.rewards.sum(-1).view(-1, said.per_prompt)
         return grpo_advantages(totals).view(-1, 1)
-    mask = said.counted.view(-1, said.per_prompt * said.mask.shape[1])
-    rewards = torch.where(said.counted.bool(), said.rewards, 0.0).view(mask.shape)
-    count = mask.sum(-1, keepdim=True).clamp(min=2)
-    gaps = (rewards - rewards.sum(-1, keepdim=True) / count) * mask
-    deviation = (gaps.square().sum(-1, keepdim=True) / (count - 1)).sqrt()
-    steps = (gaps / (deviation + SCALE_FLOOR)).view(said.mask.shape)
-    return returns_to_go(steps, said.counted)
+    returns = returns_to_go(said.rewards, said.mask)
+    returns = torch.where(said.scored[:, None], returns, torch.nan)
+    found = grpo_credits(returns.view(-1, said.per_prompt, said.mask.shape[1]))
+    return found.view(said.mask.shape) * said.counted
 
 
 def _with_values(config: PpoConfig, said: Experience, values: Tensor) -> Lesson:

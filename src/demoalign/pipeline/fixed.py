@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from demoalign.config import (
     FixedRewardConfig,
-    GrpoConfig,
     RaftConfig,
     Recipe,
     RoundsConfig,
@@ -55,8 +54,7 @@ def against(
     )
     if isinstance(config, RaftConfig):
         return _raft(setting, config, _standardised(setting, found))
-    knows_tokens = isinstance(reward, DensityRatio) and not isinstance(config, GrpoConfig)
-    config = settled(setting.recipe, config, knows_tokens)
+    config = settled(setting.recipe, config, isinstance(reward, DensityRatio))
     by_token = config.level == "token"
     found = dataclasses.replace(found, by_token=by_token, clip=config.reward_clip)
     if config.standardise:

@@ -39,13 +39,14 @@ def optimise_stage(
     student, reference = models.student(LEARNER), models.sft()
     engine = make_engine(recipe.rollouts.model_copy(update={**WHOLE, "min_new_tokens": 0}))
     specs, check = specs_of(distinct_prompts(train, None)), config.check
+    watched = min(check.prompts, max(1, len(specs) // 4))
     setting = Setting(
         recipe,
         models,
         folder,
         Asking(student, reference, engine),
-        specs[check.prompts :],
-        HeldOut(specs[: check.prompts], check, recipe.seed, lookers_of(recipe, config, models)),
+        specs[watched:],
+        HeldOut(specs[:watched], check, recipe.seed, lookers_of(recipe, config, models)),
     )
     found = _train(setting, config, answers)
     store_policy(student.backbone, student.adapter, found, folder)
