@@ -59,9 +59,9 @@ class AdversarialConfig(RoundsConfig):
     """Minimise a divergence to the demonstrator, with rewards f*(f'(e^h)) of its logit h.
 
     ``divergence`` names the reward (see `demoalign.divergences`); h is cut at +-``logit_clip``
-    first. ``level: auto`` is trajectory. ``whiten`` gives a round's rewards mean 0 and deviation 1
-    or, with ``level: token``, mean square 1, so that nothing is paid for length. The policy learns
-    as in rloo. With
+    first. ``level: auto`` is trajectory. ``whiten`` gives a round's rewards mean 0 and deviation 1,
+    over completions or, with ``level: token``, over tokens: a discriminator that has seen its
+    positives before finds every other token too unlikely. The policy learns as in rloo. With
     ``rounds: 0`` nothing but the discriminator is trained: with ``sft`` against ``initial`` it is
     the one-shot reward model.
     """

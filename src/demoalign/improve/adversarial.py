@@ -98,9 +98,7 @@ class AdversarialReward:
         found = [self._rewards(each) for each in self._judged(said)]
         if config.whiten and len(found) > 1:
             every = np.concatenate(found)
-            # taking the mean from every token would pay for length
-            mean = 0.0 if self.discriminator.by_token else every.mean()
-            deviation = np.sqrt(np.square(every - mean).mean()) + 1e-6
+            mean, deviation = every.mean(), every.std() + 1e-6
             found = [(each - mean) / deviation for each in found]
         return said.shaped(found, config.reward_clip, config.unfinished)
 

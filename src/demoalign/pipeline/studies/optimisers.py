@@ -96,6 +96,7 @@ def study_of(
     rows, curves = [], []
     title = reward_of(recipe, RlooConfig()).title
     n = min(N, recipe.evaluation.sizes[-1])
+    methods = {name: each.model_copy(update={"samples": n}) for name, each in methods.items()}
     for dial in dials_of(recipe, dials):
         runs: list[dict[str, Array]] = []
         trained: list[dict[str, Found]] = []
