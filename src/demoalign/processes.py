@@ -12,11 +12,14 @@ With one process, every function here does nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -54,6 +57,44 @@ def shared() -> Iterator[None]:
         yield
     finally:
         _sharing.reset(token)
+
+
+def mine(items: Sequence[T]) -> Sequence[T]:
+    """What this process does of work that is split; all of it outside of stages that are shared."""
+    return items[rank() :: parts()] if parts() > 1 else items
+
+
+def joined(found: Sequence[T]) -> list[T]:
+    """What all processes have made of their `mine`, one result an item, in the items' order."""
+    if parts() == 1:
+        return list(found)
+    shares = gather(list(found))
+    return [shares[i % parts()][i // parts()] for i in range(sum(map(len, shares)))]
+
+
+def of_all(value: T) -> list[T]:
+    """`gather` within a stage that is shared; outside of one, this process's value alone."""
+    return gather(value) if parts() > 1 else [value]
+
+
+def agreed(find: Callable[[], T]) -> T:
+    """`from_main` within a stage that is shared; outside of one, what this process finds."""
+    return from_main(find) if parts() > 1 else find()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Put into each tensor, in place, its sum over the processes that share a stage."""
+    if parts() == 1:
+        return
+    import torch
+    import torch.distributed as group
+
+    connect()
+    flat = torch.cat([each.reshape(-1) for each in tensors])
+    group.all_reduce(flat)
+    totals = torch.split(flat, [each.numel() for each in tensors])
+    for each, total in zip(tensors, totals, strict=True):
+        each.copy_(total.view_as(each))
 
 
 def connect() -> None:

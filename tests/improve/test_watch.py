@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 
 from demoalign.config import CheckConfig
-from demoalign.improve.watch import Check, best_check, distinct_pairs, why_stop
+from demoalign.improve.watch import Check, best_check, distinct_pairs, distinct_within, why_stop
 
 RULES = CheckConfig(kl=20)
-WELL: dict[str, float | None] = {"entropy": 1.0, "distinct": 0.5, "cut": 0.1, "kl": 3.0}
+WELL: dict[str, float | None] = {
+    "entropy": 1.0,
+    "distinct": 0.5,
+    "greedy_distinct": 0.9,
+    "cut": 0.1,
+    "kl": 3.0,
+}
 
 
 def check(number: int, *watched: float | None, **means: Any) -> Check:
@@ -57,6 +63,7 @@ def test_prompts_without_a_value_do_not_count() -> None:
     [
         ({"entropy": 0.3}, "collapse: entropy fell to 0.3 from 1, below 0.6 of it"),
         ({"distinct": 0.1}, "collapse: distinct fell to 0.1 from 0.5"),
+        ({"greedy_distinct": 0.5}, "collapse: greedy_distinct fell to 0.5 from 0.9"),
         ({"cut": 0.8}, "collapse: 80% of answers do not end, 10% did before"),
         ({"kl": 21.0}, "KL to the reference: 21 nats an answer, more than check.kl 20"),
     ],
@@ -73,6 +80,13 @@ def test_without_anything_to_watch_the_last_is_kept() -> None:
     checks = [check(0), check(10), check(20)]
     assert best_check(checks, RULES) == 2
     assert why_stop(checks, RULES, "it") is None
+
+
+def test_distinct_pairs_within_texts() -> None:
+    """What texts have in common is no repetition; what each says twice is."""
+    assert distinct_within(["a b c", "a b c"]) == 1.0
+    assert distinct_within(["a b a b a", "a b c", "one", ""]) == pytest.approx((2 / 4 + 1) / 2)
+    assert distinct_within(["one", ""]) is None
 
 
 def test_distinct_pairs() -> None:

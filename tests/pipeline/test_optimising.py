@@ -55,7 +55,7 @@ IMPROVE: dict[str, dict[str, Any]] = {
         "samples": 2,
     },
 }
-REWARDS = [
+REWARDS: list[dict[str, Any]] = [
     {"epochs": 1, "learning_rate": 0.003},
     {"model": "density_ratio"},
 ]

@@ -7,6 +7,7 @@ that of the state-action pair (Eq. 30, 31).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -20,16 +21,21 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from demoalign.config import DiscriminatorConfig
 from demoalign.errors import TrainingError
+from demoalign.improve.learner import gradient_of
 from demoalign.improve.moments import moments_of, restore_moments
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.learning import completion_mask
 from demoalign.policies.shared_prefix import right_padded
+from demoalign.processes import add_up, joined, mine, of_all, parts
 from demoalign.rewards.losses import calibration_error
 from demoalign.rewards.packing import PairScorer
 from demoalign.rewards.scorers import Scorer, SharedScorer
 
 Array = NDArray[np.float64]
+
+TOGETHER = 16
+"""Rows of like length that a step reads in one pass, so that little of it is padding."""
 
 
 class Judged(NamedTuple):
@@ -37,6 +43,20 @@ class Judged(NamedTuple):
 
     logits: Tensor
     mask: Tensor
+
+
+class Learning(NamedTuple):
+    """Completions that a step learns from, as far as they are read together.
+
+    Attributes:
+        judged: logits.
+        labels: (B, T) 1 for positives.
+        embedded: (B, L, H) what was read, if the gradient by it is penalised.
+    """
+
+    judged: Judged
+    labels: Tensor
+    embedded: Tensor | None
 
 
 class Discriminator:
@@ -83,15 +103,17 @@ class Discriminator:
     def logits(self, rows: Sequence[Row], batch_size: int = 64) -> list[Array]:
         """Logits of each completion: (1,), or (T,) of its tokens."""
         found: list[Array] = [np.zeros(0)] * len(rows)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt + rows[i].completion))
         self.scorer.eval()
+        chunks = _chunks(rows, batch_size)
+        judged: list[list[Array]] = []
         with self.backbone.using(self.adapter):
-            for start in range(0, len(order), batch_size):
-                chunk = order[start : start + batch_size]
-                judged = self._judge([rows[i] for i in chunk])
-                values, mask = judged.logits.double().cpu().numpy(), judged.mask.cpu().numpy()
-                for place, number in enumerate(chunk):
-                    found[number] = values[place][mask[place]]
+            for chunk in mine(chunks):
+                logits, mask = self._judge([rows[i] for i in chunk])
+                values, known = logits.double().cpu().numpy(), mask.cpu().numpy()
+                judged.append([row[kept] for row, kept in zip(values, known, strict=True)])
+        for chunk, each in zip(chunks, joined(judged), strict=True):
+            for number, logits_of in zip(chunk, each, strict=True):
+                found[number] = logits_of
         return found
 
     def step(self, positives: Sequence[Row], negatives: Sequence[Row]) -> dict[str, float | None]:
@@ -104,34 +126,52 @@ class Discriminator:
         Raises:
             TrainingError: the loss is not finite.
         """
-        rows, config = [*positives, *negatives], self.config
+        if len(positives) < parts():
+            raise TrainingError(
+                "improve.discriminator.batch_size: a step needs a pair for each of the "
+                f"{parts()} processes, found {len(positives)}"
+            )
+        ups, downs = mine(positives), mine(negatives)
+        rows, config = [*ups, *downs], self.config
         self.scorer.eval()  # no dropout: the policy is rewarded by what learned
         penalised = config.gradient_penalty > 0
         exact = sdpa_kernel(SDPBackend.MATH) if penalised else nullcontext()  # twice differentiable
         with self.backbone.using(self.adapter), exact:
             self.optimiser.zero_grad(set_to_none=True)
-            embedded = self._embedded(rows) if penalised else None
-            judged = self._judge(rows, embedded)
-            labels = torch.zeros_like(judged.logits)
-            labels[: len(positives)] = 1.0
-            facts = self._facts(judged, labels)
+            read = [self._read(rows, chunk, len(ups)) for chunk in _chunks(rows, TOGETHER)]
+            seen = _seen(read)
+            facts = _facts(*seen)
             target = config.target_accuracy
             if target is not None and (facts["discriminator_accuracy"] or 0) > target:
                 return {**facts, "discriminator_learned": 0.0}
-            smooth = labels * (1 - 2 * config.label_smoothing) + config.label_smoothing
-            loss = _mean(_bce(judged.logits, smooth), judged.mask)
-            if embedded is not None:
-                loss = loss + config.gradient_penalty * self._penalty(judged, embedded)
-            if not bool(torch.isfinite(loss.detach())):
+            smoothing, count = config.label_smoothing, max(1, len(seen[0]))
+            loss = torch.zeros((), device=self.backbone.device)
+            for judged, labels, embedded in read:
+                smooth = labels * (1 - 2 * smoothing) + smoothing
+                loss = loss + (_bce(judged.logits, smooth) * judged.mask).sum() / count
+                if embedded is not None:
+                    weight = config.gradient_penalty / (len(positives) + len(negatives))
+                    loss = loss + weight * self._penalty(judged, embedded)
+            found = sum(of_all(float(loss.detach())))
+            if not math.isfinite(found):
                 raise TrainingError(
-                    f"improve.discriminator: loss must be finite, found {float(loss.detach())}. "
+                    f"improve.discriminator: loss must be finite, found {found}. "
                     "Lower improve.discriminator.learning_rate."
                 )
             loss.backward()  # type: ignore[no-untyped-call]
+            add_up([gradient_of(weight) for weight in self.weights])
             nn.utils.clip_grad_norm_(self.weights, 1.0)
             self.optimiser.step()
         self._hold_norm()
         return {**facts, "discriminator_learned": 1.0}
+
+    def _read(self, rows: Sequence[Row], chunk: list[int], ups: int) -> Learning:
+        """Some of the rows, of which the first ``ups`` are positives."""
+        some = [rows[i] for i in chunk]
+        embedded = self._embedded(some) if self.config.gradient_penalty > 0 else None
+        judged = self._judge(some, embedded)
+        labels = torch.tensor([float(i < ups) for i in chunk], device=judged.logits.device)
+        return Learning(judged, labels[:, None].expand_as(judged.logits), embedded)
 
     def _embedded(self, rows: Sequence[Row]) -> Tensor:
         ids, _ = _padded(rows, self.backbone.device)
@@ -158,18 +198,10 @@ class Discriminator:
         return Judged(self.scorer.judge(picked)[0] * mask, mask)
 
     def _penalty(self, judged: Judged, embedded: Tensor) -> Tensor:
-        """Mean squared norm of the gradient of a completion's mean logit by its embeddings."""
+        """Squared norms of the gradient of a completion's mean logit by its embeddings, summed."""
         means = (judged.logits * judged.mask).sum(-1) / judged.mask.sum(-1).clamp(min=1)
         (gradient,) = torch.autograd.grad(means.sum(), embedded, create_graph=True)
-        return gradient.square().sum((-1, -2)).mean()
-
-    def _facts(self, judged: Judged, labels: Tensor) -> dict[str, float | None]:
-        logits, wanted = judged.logits[judged.mask].detach().float(), labels[judged.mask]
-        return {
-            "discriminator_accuracy": float(((logits > 0) == (wanted > 0)).float().mean()),
-            "discriminator_calibration": calibration_error(logits.sigmoid(), wanted),
-            "discriminator_loss": float(_mean(_bce(judged.logits, labels), judged.mask).detach()),
-        }
+        return gradient.square().sum()
 
     @torch.no_grad()
     def _hold_norm(self) -> None:
@@ -192,12 +224,31 @@ class Discriminator:
         restore_moments(self.optimiser, state)
 
 
+def _chunks(rows: Sequence[Row], size: int) -> list[list[int]]:
+    """Numbers of rows of like length, as many as are read together."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].completion))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _seen(read: Sequence[Learning]) -> tuple[Tensor, Tensor]:
+    """Logits and labels of all that counts, of every process that takes part in the step."""
+    logits = torch.cat([each.judged.logits[each.judged.mask].detach().float() for each in read])
+    labels = torch.cat([each.labels[each.judged.mask] for each in read])
+    shares = of_all((logits.cpu(), labels.cpu()))
+    every, wanted = (torch.cat(each) for each in zip(*shares, strict=True))
+    return every, wanted
+
+
+def _facts(logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+    return {
+        "discriminator_accuracy": float(((logits > 0) == (labels > 0)).float().mean()),
+        "discriminator_calibration": calibration_error(logits.sigmoid(), labels),
+        "discriminator_loss": float(_bce(logits, labels).mean()),
+    }
+
+
 def _bce(logits: Tensor, labels: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 def _padded(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor]:

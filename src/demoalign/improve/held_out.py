@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from demoalign.config import CheckConfig
 from demoalign.demonstrations.render import render_prompt
 from demoalign.improve.experience import Said
-from demoalign.improve.watch import Check, distinct_pairs
+from demoalign.improve.watch import Check, distinct_pairs, distinct_within
 from demoalign.intervals import bootstrap_mean
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import completion_logprobs
 from demoalign.policies.policy import Policy
-from demoalign.records import Prompt
+from demoalign.processes import agreed, joined, mine
+from demoalign.records import Prompt, Rollout
 from demoalign.rollouts.engine import Engine, PromptSpec
 
 Array = NDArray[np.float64]
@@ -63,18 +65,29 @@ class Asking:
     def say(self, specs: Sequence[PromptSpec], count: int, seed: int) -> Said:
         """Sample ``count`` completions of each prompt, and read them with the reference."""
         tokenizer = self.policy.backbone.tokenizer
-        rollouts = tuple(self.engine.sample(self.policy, specs, count, seed))
-        prompts = {spec.id: spec.prompt for spec in specs}
         ids = {spec.id: tuple(render_prompt(tokenizer, spec.prompt)) for spec in specs}
-        rows = tuple(Row(ids[each.prompt_id], tuple(each.token_ids)) for each in rollouts)
-        known = completion_logprobs(self.reference, rows)
+
+        def row_of(rollout: Rollout) -> Row:
+            return Row(ids[rollout.prompt_id], tuple(rollout.token_ids))
+
+        own = list(self.engine.sample(self.policy, mine(specs), count, seed))
+        known = completion_logprobs(self.reference, [row_of(each) for each in own])
+        pairs = [(rollout, each.values) for rollout, each in zip(own, known, strict=True)]
+        by_prompt = joined([pairs[i : i + count] for i in range(0, len(pairs), count)])
+        rollouts, reference = zip(*(pair for each in by_prompt for pair in each), strict=True)
+        prompts = {spec.id: spec.prompt for spec in specs}
         return Said(
             prompts=tuple(prompts[each.prompt_id] for each in rollouts),
             rollouts=rollouts,
-            rows=rows,
-            reference=tuple(each.values for each in known),
+            rows=tuple(map(row_of, rollouts)),
+            reference=reference,
             per_prompt=count,
         )
+
+    def greedy(self, specs: Sequence[PromptSpec]) -> list[str]:
+        """The likeliest answer to each prompt, token by token."""
+        own = self.engine.sample(self.policy, mine(specs), 1, 0, greedy=True)
+        return joined([rollout.completion for rollout in own])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,7 @@ class HeldOut:
             **facts_of(said),
             "reward": None if rewards is None else mean_known(rewards),
             "distinct": distinct_pairs(texts),
+            "greedy_distinct": distinct_within(asking.greedy(self.specs)),
         }
         views = {"witness": self.lookers.witness, "golden": self.lookers.golden}
         seen: dict[str, Array] = {
@@ -131,7 +145,8 @@ class HeldOut:
             seen["reward"] = rewards
         for name, view in views.items():
             if view is not None:
-                found = view(said.prompts, texts, said.finished)
+                asked = partial(view, said.prompts, texts, said.finished)
+                found = asked() if name == "witness" else agreed(asked)  # nobody shares golden ones
                 seen[name] = np.array([np.nan if v is None else v for v in found], dtype=np.float64)
                 means[name] = mean_known(seen[name])
         watched = seen.get("witness")

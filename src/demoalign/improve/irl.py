@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +19,12 @@ import numpy as np
 from demoalign.config import IrlConfig
 from demoalign.improve.held_out import Asking, HeldOut
 from demoalign.improve.learner import load_state, policy_weights, restore_weights, save_state
-from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary
+from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary, clear_lines
 from demoalign.improve.selector import Selector
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.intervals import wilson
 from demoalign.policies.tracking import track
+from demoalign.processes import agreed, is_main
 from demoalign.records import Prompt
 from demoalign.rewards.comparisons import (
     Answer,
@@ -123,15 +125,15 @@ def iterate(
         folder: of the stage.
         store_last: is called when the policy has the last iteration's weights.
     """
-    for name in (ROUNDS, CHECKS):
-        (folder / name).unlink(missing_ok=True)
+    folder = agreed(lambda: folder)
+    clear_lines(folder)
     loop = _Loop(asking, material, held_out, config, steps, seed, folder)
     checks, why, best = [loop.begin()], None, policy_weights(asking.policy)
-    append_line(folder / CHECKS, asdict(checks[0]))
+    loop.append(CHECKS, asdict(checks[0]))
     done = 0
     while done < config.iterations and why is None:
         found = loop.iteration(done + 1)
-        append_line(folder / ROUNDS, _line(found))
+        loop.append(ROUNDS, _line(found))
         track(config.method, {"accuracy": found.accuracy}, found.number)
         if found.step is None:
             why = (
@@ -142,7 +144,7 @@ def iterate(
             break
         done += 1
         checks.append(found.check)
-        append_line(folder / CHECKS, asdict(found.check))
+        loop.append(CHECKS, asdict(found.check))
         track(f"{config.method} check", found.check.means, found.number)
         if best_check(checks, held_out.config) == len(checks) - 1:
             best = policy_weights(asking.policy)
@@ -164,6 +166,11 @@ class _Loop:
     seed: int
     folder: Path
 
+    def append(self, name: str, line: Mapping[str, object]) -> None:
+        """Only one of the processes that train writes."""
+        if is_main():
+            append_line(self.folder / name, line)
+
     def begin(self) -> Check:
         """The policy before the first iteration."""
         return self._check(0)
@@ -171,10 +178,10 @@ class _Loop:
     def iteration(self, number: int) -> Iteration:
         """One of them; read back if it is done."""
         place = self.folder / f"iteration-{number}"
-        if not (place / DONE).is_file():
+        if not agreed((place / DONE).is_file):
             self._do(number, place)
+        stored = agreed(partial(read_json, place / DONE))
         restore_weights(self.asking.policy, load_state(place / WEIGHTS))
-        stored = read_json(place / DONE)
         step = None if stored["step"] is None else Summary(**stored["step"])
         check = Check(**stored["check"])
         return Iteration(**{**stored, "step": step, "check": check})
@@ -194,6 +201,8 @@ class _Loop:
         low, high = wilson(wins, len(gaps))
         step = improve(reward, place / "policy") if low > 0.5 else None
         check = self._check(number)
+        if not is_main():
+            return
         save_state(place / WEIGHTS, policy_weights(self.asking.policy))
         found = Iteration(number, wins / len(gaps), (low, high), len(gaps), step, check)
         write_json(place / DONE, asdict(found))

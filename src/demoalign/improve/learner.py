@@ -17,6 +17,7 @@ from demoalign.improve.surrogate import Lesson, lesson_loss, share_of
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.learning import Learned, learned_logprobs
 from demoalign.policies.policy import Policy
+from demoalign.processes import add_up, joined, mine, of_all
 
 
 class Learner:
@@ -58,14 +59,22 @@ class Learner:
         """(B, T) log-probabilities and values before learning."""
         width = max(len(row.completion) for row in rows)
         logprobs, values = torch.zeros(len(rows), width), torch.zeros(len(rows), width)
+        chunks = self._chunks(rows, list(range(len(rows))))
+        read: list[tuple[Tensor, Tensor | None]] = []
         with self.policy.active():
-            for chunk in self._chunks(rows, list(range(len(rows)))):
+            for chunk in mine(chunks):
                 learned = learned_logprobs(self.policy.backbone.causal, [rows[i] for i in chunk])
-                known = learned.logprobs.shape[1]
-                logprobs[chunk, :known] = learned.logprobs.float().cpu()
                 found = self.values(learned)
-                if found is not None:
-                    values[chunk, :known] = found.float().cpu()
+                read.append(
+                    (
+                        learned.logprobs.float().cpu(),
+                        found if found is None else found.float().cpu(),
+                    )
+                )
+        for chunk, (known, found) in zip(chunks, joined(read), strict=True):
+            logprobs[chunk, : known.shape[1]] = known
+            if found is not None:
+                values[chunk, : known.shape[1]] = found
         return logprobs, None if self.value is None else values
 
     def learn(self, rows: tuple[Row, ...], lesson: Lesson, seed: int) -> dict[str, float]:
@@ -85,21 +94,23 @@ class Learner:
         return {key: sum(each[key] for each in noted) / len(noted) for key in noted[0]}
 
     def _step(self, rows: tuple[Row, ...], lesson: Lesson, part: Tensor) -> dict[str, float]:
-        """One step of the optimiser on some of the completions."""
+        """One step of the optimiser on some of the completions, which processes share."""
         device = self.policy.backbone.device
         whole = lesson.take(part, lesson.mask.shape[1], torch.device("cpu"))
         total = clipped = 0.0
         self.optimiser.zero_grad(set_to_none=True)
-        for chunk in self._chunks(rows, part.tolist()):
+        for chunk in mine(self._chunks(rows, part.tolist())):
             learned = learned_logprobs(self.policy.backbone.causal, [rows[i] for i in chunk])
             width = learned.logprobs.shape[1]
             given = lesson.take(torch.tensor(chunk), width, device)
             share = share_of(self.config, given, whole)
             loss = lesson_loss(self.config, given, learned.logprobs, self.values(learned)) * share
-            self._refuse_nonfinite(loss)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             clipped += share * self._clipped(given, learned.logprobs.detach())
+        total, clipped = map(sum, zip(*of_all((total, clipped)), strict=True))
+        self._refuse_nonfinite(total)
+        add_up([gradient_of(weight) for weight in self._parameters()])
         norm = nn.utils.clip_grad_norm_(self._parameters(), self.config.max_grad_norm)
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._schedule()
@@ -134,10 +145,10 @@ class Learner:
     def _parameters(self) -> list[Tensor]:
         return [weight for group in self.optimiser.param_groups for weight in group["params"]]
 
-    def _refuse_nonfinite(self, loss: Tensor) -> None:
-        if not bool(torch.isfinite(loss.detach())):
+    def _refuse_nonfinite(self, loss: float) -> None:
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"improve: loss must be finite, found {float(loss.detach())} at step "
+                f"improve: loss must be finite, found {loss} at step "
                 f"{self.taken + 1}. The weights of the last resume point are kept. Lower "
                 "improve.learning_rate, or set improve.reward_clip."
             )
@@ -161,6 +172,13 @@ class Learner:
                 {k.removeprefix("value."): v for k, v in state.items() if k.startswith("value.")}
             )
         restore_moments(self.optimiser, state)
+
+
+def gradient_of(weight: Tensor) -> Tensor:
+    """The gradient of a weight, 0 where nothing has used it."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def learning_weights(policy: Policy) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ from demoalign.improve.learner import (
 from demoalign.improve.surrogate import lesson_of
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.policies.tracking import track
+from demoalign.processes import agreed, is_main
 from demoalign.progress import meter
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.store import append_line, read_json, write_json
@@ -141,7 +142,7 @@ class Loop:
                 f"{len(training.held_out.specs)} that are held out (improve.check.prompts), found "
                 f"{len(training.prompts)}"
             )
-        self.training, self.reward, self.folder = training, reward, folder
+        self.training, self.reward, self.folder = training, reward, agreed(lambda: folder)
         steps = config.rounds * config.passes * config.minibatches
         self.learner = Learner(training.asking.policy, config, steps)
         self.rounds: list[Noted] = []
@@ -161,7 +162,7 @@ class Loop:
             while len(self.rounds) < config.rounds and why is None:
                 noted = self._round(len(self.rounds))
                 self.rounds.append(noted)
-                append_line(self.folder / ROUNDS, noted)
+                self._append(ROUNDS, noted)
                 track(config.method, noted, len(self.rounds))
                 done = len(self.rounds)
                 if done % config.check.every == 0 or done == config.rounds:
@@ -222,7 +223,7 @@ class Loop:
             by_deviation=config.method == "grpo",
         )
         self.checks.append(done)
-        append_line(self.folder / CHECKS, asdict(done))
+        self._append(CHECKS, asdict(done))
         track(f"{config.method} check", done.means, len(self.rounds))
         if best_check(self.checks, self.training.held_out.config) == len(self.checks) - 1:
             self.best = policy_weights(self.training.asking.policy)
@@ -230,7 +231,7 @@ class Loop:
 
     def _keep(self, why: str | None) -> None:
         """A resume point; the one before it goes once this one is whole."""
-        if why is not None:
+        if why is not None or not is_main():
             return
         place = self.folder / CHECKPOINTS / f"round-{len(self.rounds)}"
         state = {f"learner.{key}": each for key, each in self.learner.state().items()}
@@ -245,13 +246,10 @@ class Loop:
 
     def _resume(self) -> None:
         """Go on from the newest whole resume point, if there is one."""
-        places = (self.folder / CHECKPOINTS).glob("round-*")
-        whole = [each for each in places if (each / DONE).is_file()]
-        for path in (self.folder / ROUNDS, self.folder / CHECKS):
-            path.unlink(missing_ok=True)
-        if not whole:
+        place = agreed(self._newest)
+        clear_lines(self.folder)
+        if place is None:
             return
-        place = max(whole, key=lambda each: int(each.name.partition("-")[2]))
         done = read_json(place / DONE)
         self.rounds = done["rounds"]
         self.checks = [Check(**each) for each in done["checks"]]
@@ -260,9 +258,26 @@ class Loop:
         self.reward.restore(_below(state, "reward."))
         self.best = load_state(place / BEST)
         for line in self.rounds:
-            append_line(self.folder / ROUNDS, line)
+            self._append(ROUNDS, line)
         for each in self.checks:
-            append_line(self.folder / CHECKS, asdict(each))
+            self._append(CHECKS, asdict(each))
+
+    def _newest(self) -> Path | None:
+        places = (self.folder / CHECKPOINTS).glob("round-*")
+        whole = [each for each in places if (each / DONE).is_file()]
+        return max(whole, key=lambda each: int(each.name.partition("-")[2]), default=None)
+
+    def _append(self, name: str, line: Mapping[str, object]) -> None:
+        """Only one of the processes that train writes."""
+        if is_main():
+            append_line(self.folder / name, line)
+
+
+def clear_lines(folder: Path) -> None:
+    """Take away the lines of an earlier attempt, which are written again."""
+    if is_main():
+        for name in (ROUNDS, CHECKS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _note(noted: Noted) -> str:

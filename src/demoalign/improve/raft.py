@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from demoalign.demonstrations.render import Rendered
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.improve.held_out import Asking, HeldOut, facts_of, mean_known
 from demoalign.improve.learner import load_state, policy_weights, restore_weights, save_state
-from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary
+from demoalign.improve.optimise import CHECKPOINTS, CHECKS, ROUNDS, Summary, clear_lines
 from demoalign.improve.watch import Check, best_check, why_stop
 from demoalign.policies.sft import train_sft
 from demoalign.policies.tracking import track
+from demoalign.processes import agreed, is_main
 from demoalign.rollouts.engine import PromptSpec
 from demoalign.store import append_line, read_json, write_json
 
@@ -46,28 +48,30 @@ def train_raft(
         folder: of the stage; finished rounds in it are not done again.
         store_last: is called when the policy has the last round's weights.
     """
-    policy, checks = asking.policy, list[Check]()
-    for path in (folder / ROUNDS, folder / CHECKS):
-        path.unlink(missing_ok=True)
+    policy, checks, folder = asking.policy, list[Check](), agreed(lambda: folder)
+    clear_lines(folder)
     best, why = policy_weights(policy), None
 
     for number in range(config.rounds + 1):
         place = folder / CHECKPOINTS / f"round-{number}"
-        if not (place / DONE).is_file():
+        if not agreed((place / DONE).is_file):
             noted = {}
             if number > 0:
                 noted = _round(asking, reward, prompts, config, seed + 1_000_003 * number, place)
             done = held_out.check(asking, reward.view, number, 0.0)
             track(f"{config.method} check", done.means, number)
-            save_state(place / WEIGHTS, policy_weights(policy))
-            write_json(place / DONE, {"noted": {"round": number} | noted, "check": asdict(done)})
-        stored = read_json(place / DONE)
+            if is_main():
+                found = {"noted": {"round": number} | noted, "check": asdict(done)}
+                save_state(place / WEIGHTS, policy_weights(policy))
+                write_json(place / DONE, found)
+        stored = agreed(partial(read_json, place / DONE))
         weights = load_state(place / WEIGHTS)
         restore_weights(policy, weights)
         checks.append(Check(**stored["check"]))
-        if number > 0:
-            append_line(folder / ROUNDS, stored["noted"])
-        append_line(folder / CHECKS, stored["check"])
+        if is_main():
+            if number > 0:
+                append_line(folder / ROUNDS, stored["noted"])
+            append_line(folder / CHECKS, stored["check"])
         if best_check(checks, held_out.config) == number:
             best = weights
         if (why := why_stop(checks, held_out.config, held_out.watched)) is not None:
@@ -96,7 +100,8 @@ def _round(
     rows = [Rendered(list(row.prompt), list(row.completion)) for row in chosen]
     policy = asking.policy
     found = train_sft(policy.backbone, policy.adapter, rows, config, seed, folder, "improve")
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    if is_main():
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     best = np.nanmax(np.where(np.isfinite(scores), scores, -np.inf).reshape(-1, said.per_prompt), 1)
     return {
         "reward": mean_known(scores),

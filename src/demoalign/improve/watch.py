@@ -77,7 +77,7 @@ def _refused(first: Check, last: Check, config: CheckConfig) -> str | None:
 
 
 def _collapse(first: Check, last: Check, config: CheckConfig) -> str | None:
-    for measure in ("entropy", "distinct"):
+    for measure in ("entropy", "distinct", "greedy_distinct"):
         before, now = first.means.get(measure), last.means.get(measure)
         if before is not None and now is not None and now < config.collapse * before:
             return (
@@ -120,3 +120,12 @@ def distinct_pairs(texts: Sequence[str]) -> float:
     """Share of pairs of neighbouring words, over all texts, that are different ones."""
     pairs = [pair for text in texts for pair in pairwise(text.split())]
     return len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def distinct_within(texts: Sequence[str]) -> float | None:
+    """The same of each text by itself, and the mean: low where texts say things over and over.
+
+    Texts of fewer than two words do not count; None if there are no others.
+    """
+    shares = [distinct_pairs([text]) for text in texts if len(text.split()) > 1]
+    return sum(shares) / len(shares) if shares else None

@@ -13,6 +13,7 @@ from demoalign.improve.optimise import Summary
 from demoalign.improve.selector import Selector
 from demoalign.pipeline.fixed import against
 from demoalign.pipeline.setting import Setting
+from demoalign.processes import is_main
 from demoalign.records import Prompt
 from demoalign.rewards.comparisons import Answer, Comparison, pair_sources
 from demoalign.rewards.reward_model import RewardModel
@@ -77,7 +78,8 @@ def _train_reward(
     pairs = render_pairs(backbone.tokenizer, comparisons, described.max_length)
     train_scorer(described, scorer, backbone, pairs, recipe.seed + number, NAME)
     model = RewardModel(NAME, scorer, backbone.tokenizer)
-    model.save(folder)
+    if is_main():
+        model.save(folder)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,10 @@ def check_inputs(recipe: Recipe) -> None:
             policy_digest(golden.source)
 
 
+SPLITTING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""What accelerate's launcher sets where weights are to be split among processes."""
+
+
 def check_shared(recipe: Recipe) -> None:
     """Refuse, where there are several processes, what only one can train.
 
@@ -167,10 +172,11 @@ def check_shared(recipe: Recipe) -> None:
     """
     if world() == 1:
         return
-    if recipe.improve.method not in ("best_of_n", "extrapolate"):
+    split = [name for name in SPLITTING if os.environ.get(name, "").lower() in ("1", "true", "yes")]
+    if split and recipe.improve.method not in ("best_of_n", "extrapolate"):
         raise RecipeError(
-            f"improve.method: {recipe.improve.method} trains in one process, found {world()}; "
-            "run that recipe without `accelerate launch`, or with one process"
+            f"improve.method: {recipe.improve.method} trains whole weights in each process, found "
+            f"{split[0]}, which splits them. Launch it with the multi-gpu configuration"
         )
     if others := [each.method for each in recipe.baselines if each.method not in ("sft", "dpo")]:
         raise RecipeError(

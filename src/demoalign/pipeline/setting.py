@@ -10,6 +10,7 @@ from demoalign.config import Recipe
 from demoalign.improve.held_out import Asking, HeldOut
 from demoalign.pipeline.models import Models
 from demoalign.pipeline.training import save_weights
+from demoalign.processes import is_main
 from demoalign.rollouts.engine import PromptSpec
 
 
@@ -34,4 +35,5 @@ class Setting:
     def store_last(self) -> None:
         """The policy as it is now, as the last one."""
         policy = self.asking.policy
-        save_weights(policy.backbone, policy.adapter, self.folder / "last")
+        if is_main():
+            save_weights(policy.backbone, policy.adapter, self.folder / "last")

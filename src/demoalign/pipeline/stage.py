@@ -15,7 +15,7 @@ from demoalign.store import settings_of
 SHARED = frozenset(
     {
         *("sft", "rollouts", "reward", "strength", "policy", "rollouts-test", "improve"),
-        *("baseline", "baseline-rollouts", "best-of-n"),
+        *("baseline", "baseline-rollouts", "best-of-n", "trained"),
     }
 )
 """Stages, by the first part of their name, that processes share; the main one does the others."""

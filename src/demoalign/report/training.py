@@ -51,6 +51,13 @@ FACTS = (
     Measure("entropy", "Entropy", "nats a token"),
     Measure("tokens", "Length", "tokens", "tokens"),
     Measure("distinct", "Distinct pairs", "of neighbouring words", "percent", in_rounds=False),
+    Measure(
+        "greedy_distinct",
+        "Distinct pairs of greedy answers",
+        "within each of them",
+        "percent",
+        in_rounds=False,
+    ),
     Measure("cut", "Does not end", "share of answers", "percent"),
 )
 DISCRIMINATOR = (

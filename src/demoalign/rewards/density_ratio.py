@@ -24,6 +24,7 @@ from demoalign.policies.last_hidden import Row
 from demoalign.policies.logprobs import TokenLogprobs, completion_logprobs
 from demoalign.policies.policy import Policy
 from demoalign.policies.within import logprobs_within
+from demoalign.processes import joined, mine
 from demoalign.records import Prompt
 from demoalign.rewards.scoring import Answer, render_rows
 from demoalign.rewards.token_reward import inside_support, token_rewards
@@ -190,9 +191,10 @@ class DensityRatio:
     def _read(self, make: Making, check: Callable[[Policy], None] | None) -> list[TokenRatios]:
         """As `read_rows`, of rows made with p, after q was shown to a check if it is another's."""
         policy = self.positive()
-        rows, known = make(policy)
+        made, given = make(policy)
+        rows, known = mine(made), mine(given)
         if self.config.conditional:
-            return self._conditional(policy, rows, check)
+            return joined(self._conditional(policy, rows, check))
         ups = _with_known(policy, rows, known)
         tokenizer = policy.backbone.tokenizer
         del policy  # the other one may need its memory
@@ -201,7 +203,7 @@ class DensityRatio:
             check(reference)
         downs = completion_logprobs(reference, rows)
         self._check_known(ups, [each.values for each in downs])
-        return [_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
+        return joined([_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)])
 
     def _conditional(
         self, policy: Policy, rows: Sequence[Row], check: Callable[[Policy], None] | None
