@@ -82,19 +82,23 @@ def agreed(find: Callable[[], T]) -> T:
     return from_main(find) if parts() > 1 else find()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Put into each tensor, in place, its sum over the processes that share a stage."""
+def add_up_gradients(weights: Sequence[Tensor]) -> None:
+    """Give each weight the sum of its gradients in all processes that share a stage."""
     if parts() == 1:
         return
     import torch
     import torch.distributed as group
 
     connect()
-    flat = torch.cat([each.reshape(-1) for each in tensors])
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    flat = torch.cat([each.reshape(-1) for each in gradients])
     group.all_reduce(flat)
-    totals = torch.split(flat, [each.numel() for each in tensors])
-    for each, total in zip(tensors, totals, strict=True):
-        each.copy_(total.view_as(each))
+    totals = torch.split(flat, [each.numel() for each in gradients])
+    for gradient, total in zip(gradients, totals, strict=True):
+        gradient.copy_(total.view_as(gradient))
 
 
 def connect() -> None:

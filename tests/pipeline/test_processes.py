@@ -25,7 +25,19 @@ from demoalign.errors import RecipeError, TrainingError
 from demoalign.pipeline import Pipeline
 from demoalign.pipeline.resolve import check_shared
 from demoalign.policies.training import shared_arguments
-from demoalign.processes import from_main, gather, is_main, parts, shared, world
+from demoalign.processes import (
+    add_up_gradients,
+    agreed,
+    from_main,
+    gather,
+    is_main,
+    joined,
+    mine,
+    of_all,
+    parts,
+    shared,
+    world,
+)
 from demoalign.rollouts.write import join_shares, read_hidden
 from tests.conftest import ModelFolder
 from tests.pipeline.runs import Project, cli, lines_of, make_project, metrics_of
@@ -140,7 +152,12 @@ def test_one_process_is_not_asked_to_wait() -> None:
     with shared():
         assert parts() == 1
     assert from_main(lambda: 3) == 3
-    assert gather("a") == ["a"]
+    assert gather("a") == of_all("a") == ["a"]
+    assert agreed(lambda: 4) == 4
+    assert joined(mine([1, 2, 3])) == [1, 2, 3]
+    weight = torch.ones(2, requires_grad=True)
+    add_up_gradients([weight])
+    assert weight.grad is None
 
 
 def test_a_batch_that_cannot_be_split(monkeypatch: pytest.MonkeyPatch) -> None:

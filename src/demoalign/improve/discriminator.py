@@ -21,13 +21,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from demoalign.config import DiscriminatorConfig
 from demoalign.errors import TrainingError
-from demoalign.improve.learner import gradient_of
 from demoalign.improve.moments import moments_of, restore_moments
 from demoalign.policies.backbone import Backbone
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.learning import completion_mask
 from demoalign.policies.shared_prefix import right_padded
-from demoalign.processes import add_up, joined, mine, of_all, parts
+from demoalign.processes import add_up_gradients, joined, mine, of_all, parts
 from demoalign.rewards.losses import calibration_error
 from demoalign.rewards.packing import PairScorer
 from demoalign.rewards.scorers import Scorer, SharedScorer
@@ -159,7 +158,7 @@ class Discriminator:
                     "Lower improve.discriminator.learning_rate."
                 )
             loss.backward()  # type: ignore[no-untyped-call]
-            add_up([gradient_of(weight) for weight in self.weights])
+            add_up_gradients(self.weights)
             nn.utils.clip_grad_norm_(self.weights, 1.0)
             self.optimiser.step()
         self._hold_norm()

@@ -17,7 +17,7 @@ from demoalign.improve.surrogate import Lesson, lesson_loss, share_of
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.learning import Learned, learned_logprobs
 from demoalign.policies.policy import Policy
-from demoalign.processes import add_up, joined, mine, of_all
+from demoalign.processes import add_up_gradients, joined, mine, of_all
 
 
 class Learner:
@@ -110,7 +110,7 @@ class Learner:
             clipped += share * self._clipped(given, learned.logprobs.detach())
         total, clipped = map(sum, zip(*of_all((total, clipped)), strict=True))
         self._refuse_nonfinite(total)
-        add_up([gradient_of(weight) for weight in self._parameters()])
+        add_up_gradients(self._parameters())
         norm = nn.utils.clip_grad_norm_(self._parameters(), self.config.max_grad_norm)
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._schedule()
@@ -172,13 +172,6 @@ class Learner:
                 {k.removeprefix("value."): v for k, v in state.items() if k.startswith("value.")}
             )
         restore_moments(self.optimiser, state)
-
-
-def gradient_of(weight: Tensor) -> Tensor:
-    """The gradient of a weight, 0 where nothing has used it."""
-    if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
-    return weight.grad
 
 
 def learning_weights(policy: Policy) -> dict[str, Tensor]:
