@@ -34,6 +34,11 @@ def improve(**section: Any) -> Any:
         ),
         ({"method": "grpo", "samples_per_prompt": 1}, "grpo compares the samples"),
         ({"method": "ppo", "rounds": -1}, "improve.rounds"),
+        (
+            {"method": "extrapolate", "ratio": {"repeats": 4}},
+            "repeats: a next token is weighed before what it repeats is known; must be null, "
+            "found 4",
+        ),
         ({"method": "rloo", "beta": -0.1}, "improve.beta"),
         ({"method": "rloo", "betta": 0.1}, "unknown key; did you mean 'beta'"),
         (

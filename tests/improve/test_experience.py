@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from demoalign.config import RatioConfig
-from demoalign.improve.experience import Said, repeated
+from demoalign.improve.experience import Said
 from demoalign.improve.fixed_reward import FixedReward
 from demoalign.policies import Policy
 from demoalign.policies.last_hidden import Row
 from demoalign.rewards.density_ratio import DensityRatio
+from demoalign.rewards.token_reward import repeated
 from tests.conftest import ModelFolder
 from tests.improve.trainings import disturbed, said_of
 
@@ -48,13 +49,23 @@ def test_what_is_said_again_loses_what_it_would_earn() -> None:
 
 def test_the_closed_form_pays_once_by_token_and_by_answer(model_folder: ModelFolder) -> None:
     sft = Policy("sft", disturbed(model_folder("llama", "eos_only")), "sft")
-    ratio = DensityRatio.between(sft, sft.base(), RatioConfig(support=None, clip=None))
+    plain, once = (
+        DensityRatio.between(sft, sft.base(), RatioConfig(support=None, clip=None, repeats=size))
+        for size in (None, 2)
+    )
     said = completions((*range(5, 15), *range(5, 15), 3), (9, 10))
-    plain = FixedReward(ratio, by_token=True).judge(said)
-    once = FixedReward(ratio, by_token=True, repeats=2).judge(said)
+    paid = FixedReward(plain, by_token=True).judge(said)
+    found = FixedReward(once, by_token=True).judge(said)
     again = np.array([False] * 10 + [True] * 10 + [False])
-    assert (plain[0][again] > 0).any(), "the policies must differ where something is repeated"
-    np.testing.assert_allclose(once[0], np.where(again, -np.abs(plain[0]), plain[0]))
-    np.testing.assert_allclose(once[1], plain[1])
-    whole = FixedReward(ratio, repeats=2).raw(said)
-    np.testing.assert_allclose(whole, [each.sum() for each in once])
+    assert (paid[0][again] > 0).any(), "the policies must differ where something is repeated"
+    np.testing.assert_allclose(found[0], np.where(again, -np.abs(paid[0]), paid[0]))
+    np.testing.assert_allclose(found[1], paid[1])
+    whole = FixedReward(once).raw(said)
+    np.testing.assert_allclose(whole, [each.sum() for each in found])
+    conditional = {"support": -9.0, "memory": 0, "conditional": True}
+    both = [
+        DensityRatio.between(sft, sft.base(), RatioConfig(**conditional, repeats=size))
+        for size in (None, 2)
+    ]
+    inside, kept = (each.read_rows(said.rows)[0].rewards for each in both)
+    np.testing.assert_allclose(kept, np.where(again, -np.abs(inside), inside))

@@ -82,6 +82,15 @@ class DecodingRatioConfig(RatioConfig):
     memory: Annotated[int, Field(ge=0)] = 0
     conditional: bool = True
 
+    @model_validator(mode="after")
+    def _check_repeats(self) -> DecodingRatioConfig:
+        if self.repeats is not None:
+            raise ValueError(
+                "repeats: a next token is weighed before what it repeats is known; must be null, "
+                f"found {self.repeats}"
+            )
+        return self
+
 
 class ExtrapolateConfig(Section):
     """Decode with the logits of two policies, going on from the negatives' past the positives'.

@@ -49,7 +49,8 @@ class RatioConfig(Section):
     its way there. ``conditional`` compares the two policies given that they stay inside, so that
     ordinary tokens do not lose by the share that the positives give to what lies outside. What
     counts is put into ``form`` and clipped to [-clip, clip], then summed or, ``per: mean``,
-    divided by the length.
+    divided by the length. A run of ``repeats`` tokens that the answer has had before loses what it
+    would earn; None pays for it every time.
     """
 
     form: Literal["log_ratio", "jensen_shannon"] = "log_ratio"
@@ -60,6 +61,7 @@ class RatioConfig(Section):
     memory: Annotated[int, Field(ge=0)] = 8
     conditional: bool = False
     per: Literal["sum", "mean"] = "sum"
+    repeats: PositiveInt | None = None
 
     @property
     def threshold(self) -> float | None:

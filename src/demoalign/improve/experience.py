@@ -13,6 +13,7 @@ from torch import Tensor
 from demoalign.policies.last_hidden import Row
 from demoalign.policies.learning import completion_mask
 from demoalign.records import Prompt, Rollout
+from demoalign.rewards.token_reward import paid_once
 
 Array = NDArray[np.float64]
 
@@ -48,11 +49,9 @@ class Said:
         return gaps
 
     def once(self, rewards: Sequence[Array], size: int | None) -> list[Array]:
-        """Rewards (T,) of tokens, below 0 for what an answer says again (see `repeated`)."""
-        if size is None:
-            return list(rewards)
+        """Rewards (T,) of tokens, below 0 for what an answer says again (see `paid_once`)."""
         return [
-            np.where(repeated(row.completion, size), -np.abs(each), each)
+            paid_once(each, row.completion, size)
             for row, each in zip(self.rows, rewards, strict=True)
         ]
 
@@ -65,17 +64,6 @@ class Said:
             if not is_finished:
                 each[-1:] -= unfinished
         return found
-
-
-def repeated(ids: Sequence[int], size: int) -> NDArray[np.bool_]:
-    """(T,) which tokens belong to a run of ``size`` tokens that begins earlier in the text too."""
-    found, seen = np.zeros(len(ids), dtype=np.bool_), set[tuple[int, ...]]()
-    for end in range(size, len(ids) + 1):
-        run = tuple(ids[end - size : end])
-        if run in seen:
-            found[end - size : end] = True
-        seen.add(run)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,6 @@ class FixedReward:
         mean, deviation: of the reward over the SFT policy's answers; 0 and 1 to leave it alone.
         clip: most that an answer's reward may be from 0, None for all.
         unfinished: what an answer that does not end by itself loses.
-        repeats: length of a run of tokens that loses what it earned when it is said again, where
-            tokens have rewards; None pays for it every time.
     """
 
     reward: Selector | DensityRatio
@@ -40,7 +38,6 @@ class FixedReward:
     deviation: float = 1.0
     clip: float | None = None
     unfinished: float = 0.0
-    repeats: int | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -109,5 +106,4 @@ class FixedReward:
     def _read(self, said: Said) -> Sequence[Array]:
         assert isinstance(self.reward, DensityRatio)
         known = [each.tolist() for each in said.reference] if self.is_of_reference else None
-        read = [each.rewards for each in self.reward.read_rows(said.rows, known)]
-        return said.once(read, self.repeats)
+        return [each.rewards for each in self.reward.read_rows(said.rows, known)]

@@ -46,12 +46,10 @@ def against(
         reward: that is maximised.
         is_of_reference: whether it compares the reference policy with another one.
     """
-    found = FixedReward(
-        reward,
-        is_of_reference=is_of_reference,
-        unfinished=config.unfinished,
-        repeats=config.repeats,
-    )
+    if isinstance(reward, DensityRatio) and config.repeats is not None:
+        once = reward.config.model_copy(update={"repeats": config.repeats})
+        reward = dataclasses.replace(reward, config=once)
+    found = FixedReward(reward, is_of_reference=is_of_reference, unfinished=config.unfinished)
     if isinstance(config, RaftConfig):
         return _raft(setting, config, _standardised(setting, found))
     config = settled(setting.recipe, config, isinstance(reward, DensityRatio))

@@ -27,7 +27,7 @@ from demoalign.policies.within import logprobs_within
 from demoalign.processes import joined, mine
 from demoalign.records import Prompt
 from demoalign.rewards.scoring import Answer, render_rows
-from demoalign.rewards.token_reward import inside_support, token_rewards
+from demoalign.rewards.token_reward import inside_support, paid_once, token_rewards
 
 Array = NDArray[np.float64]
 
@@ -194,7 +194,7 @@ class DensityRatio:
         made, given = make(policy)
         rows, known = mine(made), mine(given)
         if self.config.conditional:
-            return joined(self._conditional(policy, rows, check))
+            return joined(self._once(rows, self._conditional(policy, rows, check)))
         ups = _with_known(policy, rows, known)
         tokenizer = policy.backbone.tokenizer
         del policy  # the other one may need its memory
@@ -203,7 +203,15 @@ class DensityRatio:
             check(reference)
         downs = completion_logprobs(reference, rows)
         self._check_known(ups, [each.values for each in downs])
-        return joined([_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)])
+        found = [_judge(up, down, self.config) for up, down in zip(ups, downs, strict=True)]
+        return joined(self._once(rows, found))
+
+    def _once(self, rows: Sequence[Row], found: Sequence[TokenRatios]) -> list[TokenRatios]:
+        """Repetitions lose what they would earn, if the configuration says so."""
+        return [
+            each._replace(rewards=paid_once(each.rewards, row.completion, self.config.repeats))
+            for row, each in zip(rows, found, strict=True)
+        ]
 
     def _conditional(
         self, policy: Policy, rows: Sequence[Row], check: Callable[[Policy], None] | None

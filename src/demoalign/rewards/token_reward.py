@@ -13,10 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from demoalign.config import RatioConfig
 from demoalign.policies.within import log_masses
+
+Array = NDArray[np.float64]
 
 
 def token_rewards(
@@ -124,3 +127,28 @@ def tokens_since_outside(inside: Tensor) -> Tensor:
 
 NEVER = -(2**30)
 """The place of a token that never was."""
+
+
+def paid_once(rewards: Array, ids: Sequence[int], size: int | None) -> Array:
+    """Rewards (T,) of a text's tokens, minus their size where the text says something again.
+
+    A sum over tokens would pay for a good sentence as often as it is said. -|r| and not 0, since
+    what is said again also keeps worse from being said.
+
+    Args:
+        rewards: (T,) of each token.
+        ids: (T,) the tokens.
+        size: as in `repeated`; None leaves the rewards alone.
+    """
+    return rewards if size is None else np.where(repeated(ids, size), -np.abs(rewards), rewards)
+
+
+def repeated(ids: Sequence[int], size: int) -> NDArray[np.bool_]:
+    """(T,) which tokens belong to a run of ``size`` tokens that begins earlier in the text too."""
+    found, seen = np.zeros(len(ids), dtype=np.bool_), set[tuple[int, ...]]()
+    for end in range(size, len(ids) + 1):
+        run = tuple(ids[end - size : end])
+        if run in seen:
+            found[end - size : end] = True
+        seen.add(run)
+    return found
