@@ -35,7 +35,9 @@ def ratio(base: Path) -> da.DensityRatio:
     backbone = load_backbone(base)
     effective_adapter(backbone, "sft", 0)
     sft = da.Policy("sft", backbone, "sft")
-    return da.DensityRatio.between(sft, sft.base(), da.RatioConfig(clip=2.0, support=None, repeats=2))
+    return da.DensityRatio.between(
+        sft, sft.base(), da.RatioConfig(clip=2.0, support=None, repeats=2)
+    )
 
 
 def ensemble(base: Path) -> EnsembleSelector:

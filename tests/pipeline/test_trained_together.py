@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,30 @@ def test_two_processes_train_what_one_trains(
     assert len(rounds) == 2
     assert all(each.get("step", True) for each in rounds), "the reward must tell the sides apart"
     assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()}
+
+
+def test_two_processes_play_what_one_plays(model_folder: ModelFolder, tmp_path: Path) -> None:
+    """SPIN, whose iterations begin with what the one before has stored."""
+    spin = {"method": "spin", "name": "spin", "iterations": 2, "samples": 1}
+    made = make_project(
+        tmp_path,
+        model_folder("llama", "eos_only"),
+        sft__batch_size=2,
+        reward=[{"model": "density_ratio"}],
+        baselines=[{**spin, "batch_size": 2, "epochs": 1, "learning_rate": 1e-3}],
+        evaluation__golden=None,
+    )
+    Pipeline(made.recipe({"name": "one"})).advance()
+    said = launch(2, "run", made.file({"name": "two"}))
+    assert said.returncode == 0, said.stderr[-3000:]
+    one, two = (made.run.with_name(name) / "baseline/spin" for name in ("one", "two"))
+    for name in ("iteration-1/adapter_model.safetensors", "adapter_model.safetensors"):
+        same_weights(one, two, name, atol=1e-3)
+    first, second = (json.loads((each / "iterations.json").read_text()) for each in (one, two))
+    for ours, theirs in zip(first, second, strict=True):
+        for key in ("starts_from", "samples", "pairs", "steps", "engine"):
+            assert ours[key] == theirs[key], key
+    assert {p.name for p in one.rglob("*")} == {p.name for p in two.rglob("*")}
 
 
 def test_weights_that_are_split_are_refused(

@@ -178,10 +178,11 @@ def check_shared(recipe: Recipe) -> None:
             f"improve.method: {recipe.improve.method} trains whole weights in each process, found "
             f"{split[0]}, which splits them. Launch it with the multi-gpu configuration"
         )
-    if others := [each.method for each in recipe.baselines if each.method not in ("sft", "dpo")]:
+    if any(each.method == "kto" for each in recipe.baselines):
         raise RecipeError(
-            f"baselines.method: {others[0]} trains in one process, found {world()}; run that "
-            "recipe without `accelerate launch`, or with one process"
+            "baselines.method: kto estimates its KL from the rows of a whole batch and trains in "
+            f"one process, found {world()}; run that recipe without `accelerate launch`, or with "
+            "one process"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from demoalign.pipeline.resolve import base_digest
 from demoalign.pipeline.sampling import specs_of
 from demoalign.pipeline.training import store_policy, trainable, within_context
 from demoalign.policies.policy import INITIAL
+from demoalign.processes import agreed, is_main
 from demoalign.records import Demonstration
 from demoalign.rewards.comparisons import Comparison, answers_of_rollouts, pair_sources
 from demoalign.rollouts.engines import make_engine
@@ -35,15 +37,17 @@ def train_spin(recipe: Recipe, config: SpinConfig, run: Path, models: Models, fo
     Those before it are model folders ``iteration-1``, ``iteration-2``, ... of it.
     """
     train, _ = read_data(run / "demonstrations")
+    folder = agreed(lambda: folder)  # where every process finds the iteration before
     record = folder / ITERATIONS
-    done: list[dict[str, Any]] = read_json(record) if record.is_file() else []
+    done: list[dict[str, Any]] = agreed(lambda: read_json(record) if record.is_file() else [])
     for iteration in range(len(done) + 1, config.iterations + 1):
         models.release()
         samples = _sample(recipe, config, run, models, folder, train, iteration)
         comparisons = _comparisons(recipe, config, run, models, folder, train, iteration)
         summary = _train(recipe, config, run, models, folder, comparisons, iteration)
-        done.append(_noted(recipe, config, run, samples, summary, iteration))
-        write_json(record, done)
+        done.append(agreed(partial(_noted, recipe, config, run, samples, summary, iteration)))
+        if is_main():
+            write_json(record, done)
 
 
 def starts_from(config: SpinConfig, iteration: int) -> str:
@@ -79,7 +83,7 @@ def _sample(
 ) -> Path:
     """Where the answers are of the policy that an iteration starts from."""
     path = _samples_path(config, run, folder, iteration)
-    if not path.is_file():
+    if not agreed(path.is_file):
         policy = models.policy(starts_from(config, iteration))
         specs = specs_of(train[: recipe.rollouts.train_prompts])
         engine, most = make_engine(recipe.rollouts), recipe.rollouts.samples_per_prompt
@@ -128,7 +132,8 @@ def _train(
     backbone, adapter = trainable(recipe, start, run, models)
     seed = _seed(recipe, iteration)
     summary = train_dpo(backbone, adapter, pairs, logprobs, settings, seed, place, cut)
-    store_policy(backbone, adapter, summary, place)
+    if is_main():
+        store_policy(backbone, adapter, summary, place)
     return summary
 
 
