@@ -53,12 +53,15 @@ def free_port() -> int:
         return port
 
 
-def launch(count: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+def launch(
+    count: int, *arguments: object, module: str = "demoalign", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """`demoalign` in several processes, as `accelerate launch` starts them."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}"]
-    command += [f"--master_port={free_port()}", "-m", "demoalign", *map(str, arguments)]
+    command += [f"--master_port={free_port()}", "-m", module, *map(str, arguments)]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "PYTHONPATH": path}
+    path = os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "PYTHONPATH": path, **variables}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -92,5 +92,11 @@ def test_weights_that_are_split_are_refused(
     check_shared(made.recipe())
     with pytest.raises(RecipeError, match=r"improve\.method: ppo .* found ACCELERATE_USE_FSDP"):
         check_shared(ppo)
+    for changes, found in (
+        ({"model.adapter.kind": "none"}, "model.adapter.kind: none"),
+        ({"reward": [{"model": "full"}]}, "reward init-sft with model: full"),
+    ):
+        with pytest.raises(RecipeError, match=f"only adapters .* found {found}"):
+            check_shared(made.recipe(changes))
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     check_shared(ppo)

@@ -188,7 +188,7 @@ class Models:
         """A trained reward model, on the shared weights."""
         folder = self._folder / "reward" / config.title
         members = tuple(
-            self._reward(f"{config.title}-{member}", member_folder(folder, config, member))
+            self.reward(f"{config.title}-{member}", member_folder(folder, config, member))
             for member in range(config.ensemble.size)
         )
         return EnsembleSelector(config.title, members, config.ensemble)
@@ -200,7 +200,8 @@ class Models:
                 if name != SFT:
                     self._shared.remove_adapter(name)
 
-    def _reward(self, name: str, folder: Path) -> RewardModel:
+    def reward(self, name: str, folder: Path) -> RewardModel:
+        """One trained reward model of a folder, on the shared weights if it is an adapter."""
         device = self._recipe.model.device
         is_adapter = (folder / "adapter_config.json").is_file()
         return RewardModel.load(folder, name, device, self.backbone() if is_adapter else None)

@@ -178,6 +178,13 @@ def check_shared(recipe: Recipe) -> None:
             f"improve.method: {recipe.improve.method} trains whole weights in each process, found "
             f"{split[0]}, which splits them. Launch it with the multi-gpu configuration"
         )
+    whole = [each.title for each in recipe.reward if each.model == "full"]
+    if "ACCELERATE_USE_FSDP" in split and (recipe.model.adapter.kind != "lora" or whole):
+        found = f"reward {whole[0]} with model: full" if whole else "model.adapter.kind: none"
+        raise RecipeError(
+            "model.adapter.kind: under FSDP only adapters are put together again when they are "
+            f"stored; must be lora, and rewards adapter or head, found {found}"
+        )
     if any(each.method == "kto" for each in recipe.baselines):
         raise RecipeError(
             "baselines.method: kto estimates its KL from the rows of a whole batch and trains in "

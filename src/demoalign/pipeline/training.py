@@ -21,7 +21,7 @@ from demoalign.pipeline.comparing import comparisons_of, store_prompts
 from demoalign.pipeline.data import read_data
 from demoalign.pipeline.memory import give_back
 from demoalign.pipeline.models import Models, member_folder, policy_folder
-from demoalign.policies.backbone import Backbone
+from demoalign.policies.backbone import Backbone, is_split
 from demoalign.policies.policy import INITIAL, SFT
 from demoalign.policies.sft import SftSummary, train_sft
 from demoalign.processes import is_main
@@ -172,6 +172,10 @@ def reward_stage(
         told = None if lessons is None else lessons[drawn]
         model, facts = _train_member(recipe, config, models, pairs, told, seed)
         model.save(place)
+        if is_split(model.scorer):  # no longer: only all processes together could score with it
+            del model
+            models.release()
+            model = models.reward(config.title, place)
         judged.append(judge(model, held_out))
         write_json(place / "training.json", {**facts, "pairs": len(pairs)})
         models.drop_rewards()

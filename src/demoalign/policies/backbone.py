@@ -172,8 +172,8 @@ class Backbone:
         tensors = get_peft_model_state_dict(
             self.peft, adapter_name=name, save_embedding_layers=False
         )
-        whole = {key: _whole(value).cpu().contiguous() for key, value in tensors.items()}
-        whole |= {key: value.detach().cpu().contiguous() for key, value in (extra or {}).items()}
+        tensors |= extra or {}
+        whole = {key: whole_tensor(value).cpu().contiguous() for key, value in tensors.items()}
         save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         plain = self.peft.peft_config[name].to_dict()
         if not isinstance(plain["target_modules"], str):
@@ -250,10 +250,15 @@ def stable_base(base: str) -> str:
     return str(path.resolve()) if path.exists() else base
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that may be split among processes (FSDP) as one; all of them must ask."""
     gathered = getattr(tensor.detach(), "full_tensor", None)
-    return tensor.detach() if gathered is None else gathered()
+    return tensor.detach() if gathered is None else gathered().clone()  # which waits for its parts
+
+
+def is_split(module: torch.nn.Module) -> bool:
+    """Whether processes hold parts of a module's weights (FSDP), so that only all can use it."""
+    return any(hasattr(weight, "full_tensor") for weight in module.parameters())
 
 
 def _plain(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def shared_arguments(
         "seed": seed,
         "data_seed": seed,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "bf16": not on_cpu and _autocasts() and torch.cuda.is_bf16_supported(),
         "fp16": False,
         CHECKPOINTING: config.gradient_checkpointing,
         "logging_steps": 10,
@@ -58,6 +59,12 @@ def shared_arguments(
         "remove_unused_columns": False,
         "dataloader_pin_memory": not on_cpu,
     }
+
+
+def _autocasts() -> bool:
+    """Whether operations may choose bfloat16: on GPUs, but DeepSpeed would convert all weights."""
+    split = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true", "yes")
+    return torch.cuda.is_available() and not split
 
 
 def refuse_nonfinite(loss: Tensor, stage: str, step: int) -> None:

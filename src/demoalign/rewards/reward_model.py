@@ -14,7 +14,7 @@ from torch import nn
 
 from demoalign.config import ModelConfig
 from demoalign.errors import ModelError
-from demoalign.policies.backbone import Backbone
+from demoalign.policies.backbone import Backbone, whole_tensor
 from demoalign.policies.load import load_model
 from demoalign.policies.policy import Policy
 from demoalign.policies.tokenizer import load_tokenizer
@@ -114,7 +114,7 @@ class RewardModel:
         if self.scorer.variance is not None:
             from safetensors.torch import save_file
 
-            weight = self.scorer.variance.weight.detach().cpu().contiguous()
+            weight = whole_tensor(self.scorer.variance.weight).cpu().contiguous()
             save_file({"weight": weight}, folder / VARIANCE_FILE, metadata={"format": "pt"})
         write_json(folder / CARD, {"name": self.name, "ends_answers": self.ends_answers})
 
