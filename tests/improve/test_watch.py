@@ -63,7 +63,6 @@ def test_prompts_without_a_value_do_not_count() -> None:
     [
         ({"entropy": 0.3}, "collapse: entropy fell to 0.3 from 1, below 0.6 of it"),
         ({"distinct": 0.1}, "collapse: distinct fell to 0.1 from 0.5"),
-        ({"greedy_distinct": 0.5}, "collapse: greedy_distinct fell to 0.5 from 0.9"),
         ({"cut": 0.8}, "collapse: 80% of answers do not end, 10% did before"),
         ({"kl": 21.0}, "KL to the reference: 21 nats an answer, more than check.kl 20"),
     ],
@@ -74,6 +73,16 @@ def test_collapses_by_name(means: dict[str, float], said: str) -> None:
     assert found is not None
     assert best_check(checks, RULES) == 0
     assert said in found
+
+
+def test_a_policy_whose_greedy_answers_loop_is_not_kept_but_goes_on() -> None:
+    """They may stop looping: then it is kept."""
+    checks = [check(0, 1.0, 2.0), check(10, 2.0, 3.0, greedy_distinct=0.5)]
+    assert why_stop(checks, RULES, "it") is None
+    assert best_check(checks, RULES) == 0
+    checks.append(check(20, 2.1, 3.1, greedy_distinct=0.8))
+    assert why_stop(checks, RULES, "it") is None
+    assert best_check(checks, RULES) == 2
 
 
 def test_without_anything_to_watch_the_last_is_kept() -> None:

@@ -20,10 +20,10 @@ class CheckConfig(Section):
     is asked for its view: training stops when it falls (paired by prompt, the 95 % interval of the
     fall above 0), which is where over-optimisation begins. ``auto`` is the recipe's reward in
     closed form where that is not the reward itself; None is nobody, and then the objective is
-    watched. It also stops beyond ``kl`` nats from the SFT policy, and at a collapse: entropy,
-    distinct pairs of words over all answers or within each greedy one below the share ``collapse``
-    of what they were, or as large a share of answers more that do not end. What has collapsed is
-    not kept.
+    watched. It also stops beyond ``kl`` nats from the SFT policy, and at a collapse: entropy or
+    distinct pairs of words below the share ``collapse`` of what they were, or as large a share of
+    answers more that do not end. What has collapsed is not kept, nor a policy whose greedy answers
+    loop (distinct pairs within each below that share).
     """
 
     every: PositiveInt = 10

@@ -52,11 +52,12 @@ def best_check(checks: Sequence[Check], config: CheckConfig) -> int:
 
     Better is a higher mean of what is watched, paired by prompt, with a 95 % interval above 0. If
     nothing is watched the last check is the best. One that is refused, for collapse or distance,
-    never is.
+    never is, nor one whose greedy answers loop.
     """
     best = 0
     for place in range(1, len(checks)):
-        if _refused(checks[0], checks[place], config) is not None:
+        first, found = checks[0], checks[place]
+        if _refused(first, found, config) is not None or _loops(first, found, config):
             continue
         gains = _gains(checks[best], checks[place])
         if gains is None or (len(gains) > 1 and bootstrap_mean(gains)[0] > 0):
@@ -77,17 +78,25 @@ def _refused(first: Check, last: Check, config: CheckConfig) -> str | None:
 
 
 def _collapse(first: Check, last: Check, config: CheckConfig) -> str | None:
-    for measure in ("entropy", "distinct", "greedy_distinct"):
-        before, now = first.means.get(measure), last.means.get(measure)
-        if before is not None and now is not None and now < config.collapse * before:
-            return (
-                f"collapse: {measure} fell to {now:.3g} from {before:.3g}, below "
-                f"{config.collapse:g} of it"
-            )
+    for measure in ("entropy", "distinct"):
+        if (found := _fallen(first, last, measure, config.collapse)) is not None:
+            return f"collapse: {measure} {found}"
     before, now = first.means.get("cut"), last.means.get("cut")
     if before is not None and now is not None and now > before + config.collapse:
         return f"collapse: {now:.0%} of answers do not end, {before:.0%} did before"
     return None
+
+
+def _fallen(first: Check, last: Check, measure: str, share: float) -> str | None:
+    before, now = first.means.get(measure), last.means.get(measure)
+    if before is None or now is None or now >= share * before:
+        return None
+    return f"fell to {now:.3g} from {before:.3g}, below {share:g} of it"
+
+
+def _loops(first: Check, last: Check, config: CheckConfig) -> bool:
+    """Whether greedy answers repeat themselves: not to be kept, but it may pass."""
+    return _fallen(first, last, "greedy_distinct", config.collapse) is not None
 
 
 def _too_far(last: Check, config: CheckConfig) -> str | None:
