@@ -67,6 +67,7 @@ def test_a_merged_reward_model_gives_the_same_scores(
     folder = finished.run / "reward" / place
     written = merge(folder, tmp_path / "merged")
     assert written == tmp_path / "merged" / CARD
+    assert 'RewardModel.load("merged")' in written.read_text(encoding="utf-8")
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
     rows = rows_of(finished.run)
     asked = [row.prompt for row in rows], [row.completion for row in rows]

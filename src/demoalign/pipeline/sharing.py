@@ -49,7 +49,7 @@ def merge(folder: Path, output: Path, dtype: str = "float32") -> Path | None:
     run = run_of(folder)
     if run is None:
         return None
-    write_text(output / CARD, card(read_run(run), run, folder, merged=True))
+    write_text(output / CARD, card(read_run(run), run, folder, merged=output))
     return output / CARD
 
 

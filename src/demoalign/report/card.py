@@ -70,14 +70,14 @@ def run_of(folder: Path) -> Path | None:
     return None
 
 
-def card(results: RunResults, run: Path, folder: Path, merged: bool = False) -> str:
+def card(results: RunResults, run: Path, folder: Path, merged: Path | None = None) -> str:
     """The text of a model's card.
 
     Args:
         results: what the run has stored.
         run: its folder.
         folder: the model's, below it.
-        merged: whether the adapter has been merged into the base.
+        merged: where the adapter was merged into the base, if it was and the card is for that.
 
     Raises:
         StoreError: the folder is none of the run's models.
@@ -87,14 +87,14 @@ def card(results: RunResults, run: Path, folder: Path, merged: bool = False) -> 
         raise StoreError(f"card: {folder} is no model of the run {run}")
     title = name.partition("/")[0] or (kind if kind == "sft" else _improved(results))
     is_reward = kind == "reward"
-    is_adapter = not merged and (folder / "adapter_config.json").is_file()
+    is_adapter = merged is None and (folder / "adapter_config.json").is_file()
     front = _front(results, is_reward=is_reward, is_adapter=is_adapter)
     what = f"reward model {title}" if is_reward else f"policy {title}"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
         f"# {results.name}: {what}\n",
         _summary(results, title, is_reward=is_reward, is_adapter=is_adapter),
-        (CHOOSES if is_reward else ANSWERS).format(place=folder.name) + "\n",
+        (CHOOSES if is_reward else ANSWERS).format(place=(merged or folder).name) + "\n",
         f"## Data\n{_data(results, run)}",
         f"## Settings\n{_settings(results, kind, title)}",
         f"## Results\n{_reward_results(results, title) if is_reward else _results(results, title)}",
