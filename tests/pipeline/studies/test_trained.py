@@ -48,7 +48,7 @@ def test_methods_beside_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = run_study("optimisers", recipe, 1, tmp_path)
     found = read(path)
     rows = {row["method"]: row for row in found["rows"]}
-    free = {"sft", "sft, greedy", "best of 4 by density-ratio"}
+    free = {"sft", "sft, greedy", "best of 4 by density-ratio", "best of 4 by init-sft"}
     assert set(rows) == free | {*METHODS} | {f"{name}, greedy" for name in METHODS}
     for name, row in rows.items():
         gap = row["golden"]["value"] - rows["sft, greedy"]["golden"]["value"]
