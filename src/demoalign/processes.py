@@ -101,13 +101,17 @@ def add_up_gradients(weights: Sequence[Tensor]) -> None:
         gradient.copy_(total.view_as(gradient))
 
 
+def is_set(variable: str) -> bool:
+    """Whether accelerate's launcher has switched something on in the environment."""
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
+
+
 def connect() -> None:
     """Let the processes find each other; nothing if there is one."""
     if world() > 1:
         from accelerate import PartialState
 
-        on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-        PartialState(cpu=on_cpu, timeout=PATIENCE)
+        PartialState(cpu=is_set("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
 def wait() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from demoalign.evaluation.preferences.sets import read_preference_set
 from demoalign.policies.load import check_folder, check_quantisation, context_length
 from demoalign.policies.tokenizer import load_tokenizer
 from demoalign.policies.tracking import check_tracking
-from demoalign.processes import world
+from demoalign.processes import is_set, world
 from demoalign.rollouts.engines import make_engine
 from demoalign.store import digest_file, digest_folder
 
@@ -172,7 +171,7 @@ def check_shared(recipe: Recipe) -> None:
     """
     if world() == 1:
         return
-    split = [name for name in SPLITTING if os.environ.get(name, "").lower() in ("1", "true", "yes")]
+    split = [name for name in SPLITTING if is_set(name)]
     if split and recipe.improve.method not in ("best_of_n", "extrapolate"):
         raise RecipeError(
             f"improve.method: {recipe.improve.method} trains whole weights in each process, found "

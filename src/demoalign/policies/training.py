@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from transformers import TrainerCallback, TrainingArguments
 from demoalign.config import OptimiserConfig
 from demoalign.errors import TrainingError
 from demoalign.policies.tracking import track
-from demoalign.processes import world
+from demoalign.processes import is_set, world
 from demoalign.progress import Meter
 
 CHECKPOINTING = (
@@ -63,8 +62,7 @@ def shared_arguments(
 
 def _autocasts() -> bool:
     """Whether operations may choose bfloat16: on GPUs, but DeepSpeed would convert all weights."""
-    split = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true", "yes")
-    return torch.cuda.is_available() and not split
+    return torch.cuda.is_available() and not is_set("ACCELERATE_USE_DEEPSPEED")
 
 
 def refuse_nonfinite(loss: Tensor, stage: str, step: int) -> None:
